@@ -1,0 +1,58 @@
+"""What raises, and how its message is made.
+
+Bad data never raises: it becomes rows (rejects, gaps) and counts in a report. What raises is bad use, or a
+file that cannot be worked with at all; the message says what was wrong, where, and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class CbtoolsError(Exception):
+    """Base of every error that cbtools raises on purpose."""
+
+
+class ConfigError(CbtoolsError):
+    """An argument or a configuration key that cannot be meant."""
+
+
+class SegmentError(CbtoolsError):
+    """A raw segment that cannot be read, or (with ``strict=True``) holds data not understood."""
+
+
+class DatasetError(CbtoolsError):
+    """A partitioned dataset that is not there, not ours, or does not fit what is asked of it."""
+
+
+class StateError(CbtoolsError):
+    """A saved book state that cannot be read or does not fit."""
+
+
+def unknown_name(what: str, name: str, known: Iterable[str]) -> ConfigError:
+    """Build the error for a name that is not among the known ones, naming the nearest.
+
+    Parameters
+    ----------
+    what : str
+        What kind of name it is, e.g. ``"channel"``.
+    name : str
+        The name that was given.
+    known : iterable of str
+        The names that exist.
+
+    Returns
+    -------
+    ConfigError
+        To be raised by the caller.
+
+    Examples
+    --------
+    >>> print(unknown_name("channel", "levle2", ["level2", "ticker"]))
+    unknown channel 'levle2': did you mean 'level2'? Known: level2, ticker
+    """
+    names = list(known)
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    hint = f" did you mean {near[0]!r}?" if near else ""
+    return ConfigError(f"unknown {what} {name!r}:{hint} Known: {', '.join(names)}")

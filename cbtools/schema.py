@@ -1,0 +1,281 @@
+"""Every table: its columns with dtype, unit, meaning and null rule.
+
+The decoder, the writer, the docs and the tests read the columns from here; a column without a row here cannot
+be written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+import polars as pl
+
+from cbtools.errors import unknown_name
+
+SCHEMA_VERSION: Final = 1
+"""Version of the tables' columns, written into every Parquet file's metadata."""
+
+TIME: Final = pl.Datetime("ns", "UTC")
+SIDE: Final = pl.Enum(["bid", "ask"])
+TRADE_SIDE: Final = pl.Enum(["buy", "sell"])
+TEXTS: Final = pl.List(pl.String)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table: ``null`` says when it is null (empty: never)."""
+
+    name: str
+    dtype: pl.DataType | type[pl.DataType]
+    unit: str
+    meaning: str
+    null: str = ""
+
+
+_NOT_SENT = "not sent"
+
+_PRODUCT = Column("product_id", pl.String, "", "product, as named in the message")
+
+FRAME: Final = (
+    Column("server_time", TIME, "ns UTC", "when the server sent the frame", _NOT_SENT),
+    Column("capture_time", TIME, "ns UTC", "local wall clock after receipt; may step back", "bare frame"),
+    Column("sequence_num", pl.Int64, "", "the connection's frame counter", "Exchange feed, or not sent"),
+    Column("connection", pl.Int32, "", "connections seen so far in the input, this one included (from 1)"),
+    Column("line", pl.Int64, "", "line number in the segment (from 1)"),
+)
+"""The columns that tell of which frame a row is; every table of messages ends with them."""
+
+
+def _quote(name: str, meaning: str, null: str = _NOT_SENT) -> Column:
+    return Column(name, pl.Float64, "quote currency", meaning, null)
+
+
+def _base(name: str, meaning: str, null: str = _NOT_SENT) -> Column:
+    return Column(name, pl.Float64, "base currency", meaning, null)
+
+
+def _text(name: str, meaning: str, null: str = _NOT_SENT) -> Column:
+    return Column(name, pl.String, "", meaning, null)
+
+
+_LEVEL2 = (
+    _PRODUCT,
+    Column("is_snapshot", pl.Boolean, "", "of a snapshot, which replaces the product's book"),
+    Column("side", SIDE, "", "side of the book"),
+    _quote("price", "price of the level", ""),
+    _base("size", "size at the level after the change; 0 deletes it", ""),
+    Column("event_time", TIME, "ns UTC", "when the level changed, by the engine", "not sent, or the epoch"),
+    *FRAME,
+    Column(
+        "unbroken_since",
+        TIME,
+        "ns UTC",
+        "which unbroken run of frames the row is of, named by the receipt of the run's first frame: no gap, no "
+        "lost line and no reconnect between two rows of a product that agree in it",
+    ),
+)
+
+_TRADES = (
+    _PRODUCT,
+    Column("trade_id", pl.Int64, "", "the exchange's trade number, dense in a product"),
+    _quote("price", "price of the trade", ""),
+    _base("size", "size of the trade", ""),
+    Column("maker_side", TRADE_SIDE, "", "side of the resting order, as sent"),
+    Column("aggressor_side", TRADE_SIDE, "", "side of the incoming order: the opposite of maker_side"),
+    Column("trade_time", TIME, "ns UTC", "when the trade happened, by the engine", "not sent, or the epoch"),
+    Column("is_snapshot", pl.Boolean, "", "first seen in a snapshot (or a last_match) of past trades"),
+    *FRAME,
+)
+
+_TICKER = (
+    _PRODUCT,
+    _quote("price", "price of the last trade", ""),
+    _base("volume_24h", "volume of the last 24 hours"),
+    _quote("low_24h", "lowest price of the last 24 hours"),
+    _quote("high_24h", "highest price of the last 24 hours"),
+    _quote("low_52w", "lowest price of the last 52 weeks", "not sent, or Exchange feed"),
+    _quote("high_52w", "highest price of the last 52 weeks", "not sent, or Exchange feed"),
+    Column("price_pct_chg_24h", pl.Float64, "%", "price change of the last 24 hours", _NOT_SENT),
+    _quote("best_bid", "best bid price", "not sent, or ticker_batch"),
+    _base("best_bid_size", "size at the best bid", "not sent, or ticker_batch"),
+    _quote("best_ask", "best ask price", "not sent, or ticker_batch"),
+    _base("best_ask_size", "size at the best ask", "not sent, or ticker_batch"),
+    *FRAME,
+)
+
+_CANDLES = (
+    _PRODUCT,
+    Column("start", TIME, "ns UTC", "start of the 5-minute bucket"),
+    _quote("open", "first price of the bucket", ""),
+    _quote("high", "highest price of the bucket", ""),
+    _quote("low", "lowest price of the bucket", ""),
+    _quote("close", "last price of the bucket so far", ""),
+    _base("volume", "volume of the bucket so far", ""),
+    *FRAME,
+)
+
+_HEARTBEATS = (
+    _text("product_id", "product", "Advanced Trade feed"),
+    _text("current_time", "the server's clock, as sent (opaque text)"),
+    Column("heartbeat_counter", pl.Int64, "", "heartbeats sent so far", "not sent, or not a whole number"),
+    Column("last_trade_id", pl.Int64, "", "the product's newest trade", "Advanced Trade feed"),
+    *FRAME,
+)
+
+_STATUS = (
+    _PRODUCT,
+    _text("product_type", "SPOT, FUTURE, ..."),
+    _text("base_currency", "what is traded"),
+    _text("quote_currency", "what it is priced in"),
+    _base("base_increment", "smallest step of a size"),
+    _quote("quote_increment", "smallest step of a price"),
+    _text("display_name", "name for people"),
+    _text("status", "online, offline, ..."),
+    _text("status_message", "the exchange's remark"),
+    _quote("min_market_funds", "smallest order"),
+    *FRAME,
+)
+
+_SUBSCRIPTIONS = (
+    Column("channel", pl.String, "", "channel subscribed to"),
+    Column("product_ids", TEXTS, "", "its products, as sent"),
+    *FRAME,
+)
+
+_ERRORS = (
+    _text("message", "what the server said"),
+    _text("reason", "why"),
+    *FRAME,
+)
+
+_GAPS = (
+    Column("connection", pl.Int32, "", "connection whose sequence broke"),
+    Column("expected", pl.Int64, "", "first sequence_num that is missing"),
+    Column("got", pl.Int64, "", "sequence_num that came instead; got - expected frames are lost"),
+    Column("capture_time", TIME, "ns UTC", "receipt of the frame that came instead", "bare frame"),
+    Column("line", pl.Int64, "", "its line number in its segment (from 1)"),
+    Column("products", TEXTS, "", "products whose book it unproved"),
+)
+
+_REJECTS = (
+    Column("line", pl.Int64, "", "line number in the segment (from 1)"),
+    Column("byte_offset", pl.Int64, "bytes", "where the line starts in the (decompressed) segment"),
+    Column("reason", pl.String, "", "what was not understood: a kind, a colon, the particular"),
+    Column("raw", pl.Binary, "", "the line's bytes, without its newline"),
+)
+
+TABLES: Final[Mapping[str, tuple[Column, ...]]] = MappingProxyType(
+    {
+        "level2": _LEVEL2,
+        "market_trades": _TRADES,
+        "ticker": _TICKER,
+        "ticker_batch": _TICKER,
+        "candles": _CANDLES,
+        "heartbeats": _HEARTBEATS,
+        "status": _STATUS,
+        "subscriptions": _SUBSCRIPTIONS,
+        "errors": _ERRORS,
+        "gaps": _GAPS,
+        "rejects": _REJECTS,
+    }
+)
+"""Table name → its columns, in order."""
+
+CHANNELS: Final = tuple(name for name in TABLES if name not in ("gaps", "rejects"))
+"""The tables whose rows are messages: what `scan_raw` takes as a channel."""
+
+SEGMENT: Final = Column("segment", pl.String, "", "file name of the segment, without its endings")
+"""Added behind a table's columns on request."""
+
+DERIVED: Final = (
+    Column("date", pl.Date, "UTC day", "of server_time (of capture_time where that is null)"),
+    Column("hour", pl.Int8, "UTC hour", "of server_time (of capture_time where that is null)"),
+)
+"""Columns that exist only as partitions."""
+
+
+def columns(table: str) -> tuple[Column, ...]:
+    """Give the columns of a table.
+
+    Parameters
+    ----------
+    table : str
+        A name in `TABLES`.
+
+    Returns
+    -------
+    tuple of Column
+        In the table's order.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such table.
+
+    Examples
+    --------
+    >>> [column.name for column in columns("rejects")]
+    ['line', 'byte_offset', 'reason', 'raw']
+    """
+    if table not in TABLES:
+        raise unknown_name("table", table, TABLES)
+    return TABLES[table]
+
+
+def schema(table: str) -> pl.Schema:
+    """Give the Polars schema of a table.
+
+    Parameters
+    ----------
+    table : str
+        A name in `TABLES`.
+
+    Returns
+    -------
+    polars.Schema
+        Column name → dtype, in the table's order.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such table.
+
+    Examples
+    --------
+    >>> schema("rejects")["byte_offset"]
+    Int64
+    """
+    return pl.Schema({column.name: column.dtype for column in columns(table)})
+
+
+def describe(table: str) -> pl.DataFrame:
+    """Describe the columns of a table, as a frame.
+
+    Parameters
+    ----------
+    table : str
+        A name in `TABLES`.
+
+    Returns
+    -------
+    polars.DataFrame
+        A row a column: ``column``, ``dtype``, ``unit``, ``meaning``, ``null`` (when it is null), all String.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such table.
+
+    Examples
+    --------
+    >>> describe("rejects").select("column", "dtype").row(0)
+    ('line', 'Int64')
+    """
+    return pl.DataFrame(
+        [(c.name, str(c.dtype), c.unit, c.meaning, c.null) for c in columns(table)],
+        schema={name: pl.String for name in ("column", "dtype", "unit", "meaning", "null")},
+        orient="row",
+    )
