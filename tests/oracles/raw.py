@@ -1,0 +1,913 @@
+"""What the bytes of a recording mean, written to be read: the judge of the package's decoder.
+
+Plain `json`, `datetime` and integers; it knows nothing of the package, and it is slow. `decode` takes the
+decompressed segments of one input in order and gives every table as a list of rows.
+
+A line passes three stations: `read_line` (bytes → JSON value), `understand` (JSON value → `Frame`: the line's
+rows, or `Illegal`), `Stream` (sequence, connections, unbroken runs, duplicates). A line that is illegal but
+whose header can be read (`outline`) still passes the third.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from datetime import date
+from functools import lru_cache
+from math import isfinite
+from typing import Any
+
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+DEEPEST = 1024
+REMEMBERED_FRAMES = 1024
+
+TABLES = (
+    "level2",
+    "market_trades",
+    "ticker",
+    "ticker_batch",
+    "candles",
+    "heartbeats",
+    "status",
+    "subscriptions",
+    "errors",
+    "gaps",
+    "rejects",
+)
+
+
+@dataclass
+class Tables:
+    rows: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {table: [] for table in TABLES})
+    duplicates: int = 0
+    duplicate_trades: Counter[str] = field(default_factory=Counter)
+    unknown_keys: Counter[str] = field(default_factory=Counter)
+    connections: int = 1
+
+
+class Illegal(Exception):
+    """The line is not understood."""
+
+
+# --- bytes → JSON value
+
+
+class Number:
+    """A JSON number, as its text."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    @property
+    def whole(self) -> bool:
+        """Written as an integer: without a point and without an exponent."""
+        return re.fullmatch("-?[0-9]+", self.text) is not None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise Illegal("duplicate key")
+    return members
+
+
+def _refuse(literal: str) -> None:
+    raise Illegal(f"not JSON: {literal}")
+
+
+_JSON = json.JSONDecoder(
+    object_pairs_hook=_object, parse_float=Number, parse_int=Number, parse_constant=_refuse
+)
+
+
+def read_line(line: bytes) -> Any:
+    """Read one line as one strict JSON value."""
+    if not line.strip(b" \t\r"):
+        raise Illegal("blank")
+    if line.endswith(b"\r"):
+        raise Illegal("CRLF")
+    if line.startswith(b"\xef\xbb\xbf"):
+        raise Illegal("BOM")
+    try:
+        text = line.decode("utf-8", "strict")
+    except UnicodeDecodeError as error:
+        raise Illegal("not UTF-8") from error
+    deep = text.count("[") + text.count("{") > 500 and nesting(text)
+    if deep > DEEPEST:
+        raise Illegal("not JSON: nested too deep")
+    limit = sys.getrecursionlimit()
+    try:
+        if deep > 500:
+            sys.setrecursionlimit(limit + 4 * DEEPEST)
+        value = _JSON.decode(text)
+    except json.JSONDecodeError as error:
+        raise Illegal("not JSON") from error
+    finally:
+        sys.setrecursionlimit(limit)
+    if "\\u" in text and has_lone_surrogate(value):
+        raise Illegal("not JSON: half of a surrogate pair")
+    return value
+
+
+def nesting(text: str) -> int:
+    """How deep the brackets outside of texts are nested."""
+    depth = deepest = 0
+    for bracket in re.findall(r"[\[{\]}]", re.sub(r'"(?:[^"\\]|\\.)*"', '""', text)):
+        depth += 1 if bracket in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def has_lone_surrogate(value: Any) -> bool:
+    """Whether a text or a key anywhere in the value holds half of a surrogate pair."""
+    todo = [value]
+    while todo:
+        one = todo.pop()
+        if isinstance(one, str):
+            if any("\ud800" <= letter <= "\udfff" for letter in one):
+                return True
+        elif isinstance(one, list):
+            todo.extend(one)
+        elif isinstance(one, dict):
+            todo.extend(one.keys())
+            todo.extend(one.values())
+    return False
+
+
+# --- values
+
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_TIME = re.compile(
+    r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?"
+    r"(?:Z|([+-])([0-9]{2}):([0-9]{2}))"
+)
+
+
+def number(value: Any, *, signed: bool = False) -> float:
+    """Read a legal number; ``signed`` allows one leading minus."""
+    text = value.text if isinstance(value, Number) else value
+    if not isinstance(text, str):
+        raise Illegal("not a number")
+    if not _NUMBER.fullmatch(text.removeprefix("-") if signed else text):
+        raise Illegal(f"not a number: {text}")
+    if not isfinite(float(text)):
+        raise Illegal(f"not finite: {text}")
+    return float(text)
+
+
+def optional_number(value: Any, *, signed: bool = False) -> float | None:
+    return None if value is None or value == "" else number(value, signed=signed)
+
+
+@lru_cache(maxsize=100_000)
+def _nanoseconds(text: str) -> int | None:
+    found = _TIME.fullmatch(text)
+    if not found:
+        raise Illegal(f"not a time: {text}")
+    year, month, day, hour, minute, second = (int(part) for part in found.groups()[:6])
+    fraction, sign, zone_hour, zone_minute = found.groups()[6:]
+    nanos = int((fraction or "").ljust(9, "0"))
+    offset = 0 if sign is None else int(zone_hour) * 60 + int(zone_minute)
+    if hour > 23 or minute > 59 or second > 59 or (sign and (int(zone_hour) > 23 or int(zone_minute) > 59)):
+        raise Illegal(f"not a time: {text}")
+    try:
+        days = date(year, month, day).toordinal() - date(1970, 1, 1).toordinal()
+    except ValueError as error:
+        raise Illegal(f"not a date: {text}") from error
+    midnight = hour == minute == second == nanos == offset == 0
+    if midnight and (year, month, day) in ((1970, 1, 1), (1, 1, 1)):
+        return None
+    minutes = (days * 24 + hour) * 60 + minute - (-offset if sign == "-" else offset)
+    total = (minutes * 60 + second) * 1_000_000_000 + nanos
+    if not INT64_MIN <= total <= INT64_MAX:
+        raise Illegal(f"a time out of range: {text}")
+    return total
+
+
+def time(value: Any) -> int | None:
+    """Read a legal time, in ns since the epoch; null for the two times that say "no time"."""
+    if not isinstance(value, str):
+        raise Illegal("a time that is no text")
+    return _nanoseconds(value)
+
+
+def optional_time(value: Any) -> int | None:
+    return None if value is None else time(value)
+
+
+def product(value: Any) -> str:
+    if not isinstance(value, str) or value == "":
+        raise Illegal("no product_id")
+    return value
+
+
+def optional_text(value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise Illegal("not a text")
+    return value
+
+
+def trade_number(value: Any) -> int:
+    if isinstance(value, str) and re.fullmatch("[0-9]{1,18}", value):
+        return int(value)
+    return whole_number(value)
+
+
+def int64(text: str) -> int | None:
+    """Read a text of digits, with or without a minus; None where it does not fit into 64 bits."""
+    digits = text.removeprefix("-").lstrip("0")
+    if len(digits) > 19:
+        return None
+    value = int(digits or "0") * (-1 if text.startswith("-") else 1)
+    return value if INT64_MIN <= value <= INT64_MAX else None
+
+
+def whole(value: Any) -> str | None:
+    """Give the text of a JSON integer of either sign, or of a text of digits; None for anything else."""
+    if isinstance(value, Number):
+        return value.text if value.whole else None
+    return value if isinstance(value, str) and re.fullmatch("[0-9]+", value) else None
+
+
+def whole_number(value: Any) -> int:
+    """Read a JSON integer from 0 to the largest int64."""
+    fits = int64(value.text) if isinstance(value, Number) and value.whole else None
+    if fits is None or fits < 0:
+        raise Illegal("not a whole number")
+    return fits
+
+
+def counter(value: Any) -> int | None:
+    """Read a heartbeat's counter: null if it is no int64."""
+    text = whole(value)
+    return None if text is None else int64(text)
+
+
+def unix_seconds(value: Any) -> int:
+    """Read a candle's start, in ns."""
+    text = whole(value)
+    seconds = None if text is None else int64(text)
+    if seconds is None or not INT64_MIN <= seconds * 1_000_000_000 <= INT64_MAX:
+        raise Illegal("a start that is no number of seconds, or out of range")
+    return seconds * 1_000_000_000
+
+
+def json_text(value: Any) -> str:
+    """Write the value as compact JSON, its numbers as they were sent."""
+    if isinstance(value, Number):
+        return value.text
+    if isinstance(value, dict):
+        return "{" + ",".join(json_text(key) + ":" + json_text(one) for key, one in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(json_text(one) for one in value) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def one_of(value: Any, meaning: dict[str, str]) -> str:
+    if not isinstance(value, str) or value not in meaning:
+        raise Illegal(f"not one of {', '.join(meaning)}")
+    return meaning[value]
+
+
+def objects(value: Any) -> list[dict[str, Any]]:
+    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+        raise Illegal("not a list of objects")
+    return value
+
+
+def texts(value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise Illegal("not a list of texts")
+    return value
+
+
+def tuples(value: Any, length: int) -> list[list[Any]]:
+    if not isinstance(value, list) or not all(isinstance(one, list) and len(one) == length for one in value):
+        raise Illegal(f"not a list of lists of {length}")
+    return value
+
+
+BOOK_SIDE = {"bid": "bid", "offer": "ask", "ask": "ask"}
+CHANGE_SIDE = {"buy": "bid", "sell": "ask"}
+TRADE_SIDE = {"BUY": "buy", "SELL": "sell", "buy": "buy", "sell": "sell"}
+OPPOSITE = {"buy": "sell", "sell": "buy"}
+EVENT_TYPE = {"snapshot": "snapshot", "update": "update"}
+ADVANCED_TICKER = {
+    "volume_24h": "volume_24_h",
+    "low_24h": "low_24_h",
+    "high_24h": "high_24_h",
+    "low_52w": "low_52_w",
+    "high_52w": "high_52_w",
+    "price_pct_chg_24h": "price_percent_chg_24_h",
+    "best_bid": "best_bid",
+    "best_bid_size": "best_bid_quantity",
+    "best_ask": "best_ask",
+    "best_ask_size": "best_ask_quantity",
+}
+EXCHANGE_TICKER = {
+    "volume_24h": "volume_24h",
+    "low_24h": "low_24h",
+    "high_24h": "high_24h",
+    "low_52w": None,
+    "high_52w": None,
+    "price_pct_chg_24h": None,
+    "best_bid": "best_bid",
+    "best_bid_size": "best_bid_size",
+    "best_ask": "best_ask",
+    "best_ask_size": "best_ask_size",
+}
+
+# --- JSON value → frame
+
+
+@dataclass
+class Frame:
+    """One line that was understood. ``rows`` are without the columns that tell of the frame."""
+
+    table: str
+    rows: list[dict[str, Any]]
+    channel: str
+    sequence_num: int | None
+    server_time: int | None
+    capture_time: int | None = None
+    unknown_keys: Counter[str] = field(default_factory=Counter)
+
+
+class Unknown(Counter[str]):
+    """Counts the keys nobody knows."""
+
+    def look(self, where: str, members: dict[str, Any], known: str) -> None:
+        self.update(f"{where}.{key}" for key in members if key not in known.split())
+
+
+def understand(value: Any) -> Frame:
+    """Turn a line's JSON value into a frame."""
+    if not isinstance(value, dict):
+        raise Illegal("not an object")
+    unknown = Unknown()
+    capture_time = None
+    data = value
+    if "data" in value:
+        unknown.look("envelope", value, "capture_ts data metadata")
+        data = value["data"]
+        if not isinstance(data, dict):
+            raise Illegal("data is not an object")
+        capture_time = optional_time(value.get("capture_ts"))
+        if isinstance(value.get("metadata"), dict):
+            unknown.look("metadata", value["metadata"], "source channel")
+    if data.get("type") == "error" or data.get("channel") in ("error", "errors"):
+        frame = _error(data, unknown)
+    elif "channel" in data:
+        frame = _advanced(data, unknown)
+    elif "type" in data:
+        frame = _exchange(data, unknown)
+    else:
+        raise Illegal("neither channel nor type")
+    frame.capture_time = capture_time
+    frame.unknown_keys = unknown
+    return frame
+
+
+def _error(data: dict[str, Any], unknown: Unknown) -> Frame:
+    unknown.look("frame", data, "type channel client_id timestamp sequence_num events message reason")
+    row = {"message": optional_text(data.get("message")), "reason": optional_text(data.get("reason"))}
+    return Frame("errors", [row], "error", None, optional_time(data.get("timestamp")))
+
+
+def _advanced(data: dict[str, Any], unknown: Unknown) -> Frame:
+    unknown.look("frame", data, "channel client_id timestamp sequence_num events")
+    channel = data["channel"]
+    if not isinstance(channel, str) or channel not in ADVANCED:
+        raise Illegal("unknown channel")
+    sequence_num = None if data.get("sequence_num") is None else whole_number(data["sequence_num"])
+    server_time = optional_time(data.get("timestamp"))
+    table, read_event = ADVANCED[channel]
+    rows = []
+    for event in objects(data.get("events")):
+        rows += read_event(event, channel, unknown)
+    return Frame(table, rows, channel, sequence_num, server_time)
+
+
+def _level2_event(event: dict[str, Any], channel: str, unknown: Unknown) -> list[dict[str, Any]]:
+    unknown.look(channel, event, "type product_id updates")
+    is_snapshot = one_of(event.get("type"), EVENT_TYPE) == "snapshot"
+    product_id = product(event.get("product_id"))
+    rows = []
+    for update in objects(event.get("updates")):
+        unknown.look(f"{channel}.updates", update, "side event_time price_level new_quantity")
+        rows.append(
+            {
+                "product_id": product_id,
+                "is_snapshot": is_snapshot,
+                "side": one_of(update.get("side"), BOOK_SIDE),
+                "price": number(update.get("price_level")),
+                "size": number(update.get("new_quantity")),
+                "event_time": optional_time(update.get("event_time")),
+            }
+        )
+    return rows
+
+
+def _trade(one: dict[str, Any], *, is_snapshot: bool) -> dict[str, Any]:
+    maker_side = one_of(one.get("side"), TRADE_SIDE)
+    return {
+        "product_id": product(one.get("product_id")),
+        "trade_id": trade_number(one.get("trade_id")),
+        "price": number(one.get("price")),
+        "size": number(one.get("size")),
+        "maker_side": maker_side,
+        "aggressor_side": OPPOSITE[maker_side],
+        "trade_time": optional_time(one.get("time")),
+        "is_snapshot": is_snapshot,
+    }
+
+
+def _trades_event(event: dict[str, Any], channel: str, unknown: Unknown) -> list[dict[str, Any]]:
+    unknown.look(channel, event, "type trades")
+    is_snapshot = one_of(event.get("type"), EVENT_TYPE) == "snapshot"
+    rows = []
+    for one in objects(event.get("trades")):
+        unknown.look(f"{channel}.trades", one, "product_id trade_id price size side time")
+        rows.append(_trade(one, is_snapshot=is_snapshot))
+    return sorted(rows, key=lambda row: row["trade_id"])
+
+
+def _ticker_row(one: dict[str, Any], names: dict[str, str | None]) -> dict[str, Any]:
+    row = {"product_id": product(one.get("product_id")), "price": number(one.get("price"))}
+    for column, name in names.items():
+        signed = column == "price_pct_chg_24h"
+        row[column] = None if name is None else optional_number(one.get(name), signed=signed)
+    return row
+
+
+def _ticker_event(event: dict[str, Any], channel: str, unknown: Unknown) -> list[dict[str, Any]]:
+    unknown.look(channel, event, "type tickers")
+    if "type" in event and not isinstance(event["type"], str):
+        raise Illegal("a type that is no text")
+    rows = []
+    for one in objects(event.get("tickers")):
+        unknown.look(f"{channel}.tickers", one, "type product_id price " + " ".join(ADVANCED_TICKER.values()))
+        rows.append(_ticker_row(one, ADVANCED_TICKER))
+    return rows
+
+
+def _candles_event(event: dict[str, Any], channel: str, unknown: Unknown) -> list[dict[str, Any]]:
+    unknown.look(channel, event, "type candles")
+    rows = []
+    for one in objects(event.get("candles")):
+        unknown.look(f"{channel}.candles", one, "product_id start open high low close volume")
+        row = {"product_id": product(one.get("product_id")), "start": unix_seconds(one.get("start"))}
+        row |= {name: number(one.get(name)) for name in ("open", "high", "low", "close", "volume")}
+        rows.append(row)
+    return rows
+
+
+def _heartbeats_event(event: dict[str, Any], channel: str, unknown: Unknown) -> list[dict[str, Any]]:
+    unknown.look(channel, event, "type current_time heartbeat_counter")
+    clock = event.get("current_time")
+    return [
+        {
+            "product_id": None,
+            "current_time": clock if clock is None or isinstance(clock, str) else json_text(clock),
+            "heartbeat_counter": counter(event.get("heartbeat_counter")),
+            "last_trade_id": None,
+        }
+    ]
+
+
+_STATUS_TEXTS = "product_type base_currency quote_currency display_name status status_message"
+_STATUS_NUMBERS = "base_increment quote_increment min_market_funds"
+
+
+def _status_rows(products: Any, where: str, unknown: Unknown) -> list[dict[str, Any]]:
+    rows = []
+    for one in objects(products):
+        unknown.look(where, one, f"id {_STATUS_TEXTS} {_STATUS_NUMBERS}")
+        row: dict[str, Any] = {"product_id": product(one.get("id"))}
+        row |= {name: optional_text(one.get(name)) for name in _STATUS_TEXTS.split()}
+        row |= {name: optional_number(one.get(name)) for name in _STATUS_NUMBERS.split()}
+        rows.append(row)
+    return rows
+
+
+def _status_event(event: dict[str, Any], channel: str, unknown: Unknown) -> list[dict[str, Any]]:
+    unknown.look(channel, event, "type products")
+    return _status_rows(event.get("products"), f"{channel}.products", unknown)
+
+
+def _subscriptions_event(event: dict[str, Any], channel: str, unknown: Unknown) -> list[dict[str, Any]]:
+    unknown.look(channel, event, "type subscriptions")
+    if not isinstance(event.get("subscriptions"), dict):
+        raise Illegal("no subscriptions")
+    return [{"channel": name, "product_ids": texts(ids)} for name, ids in event["subscriptions"].items()]
+
+
+ADVANCED = {
+    "l2_data": ("level2", _level2_event),
+    "level2": ("level2", _level2_event),
+    "market_trades": ("market_trades", _trades_event),
+    "ticker": ("ticker", _ticker_event),
+    "ticker_batch": ("ticker_batch", _ticker_event),
+    "candles": ("candles", _candles_event),
+    "heartbeats": ("heartbeats", _heartbeats_event),
+    "status": ("status", _status_event),
+    "subscriptions": ("subscriptions", _subscriptions_event),
+}
+
+
+def _exchange(data: dict[str, Any], unknown: Unknown) -> Frame:
+    kind = data["type"]
+    if not isinstance(kind, str) or kind not in EXCHANGE:
+        raise Illegal("unknown type")
+    table, known, read_rows = EXCHANGE[kind]
+    unknown.look("frame", data, f"type {known}")
+    server_time = optional_time(data.get("time")) if "time" in known.split() else None
+    return Frame(table, read_rows(data, server_time, unknown), kind, None, server_time)
+
+
+def _exchange_snapshot(data: dict[str, Any], _: int | None, unknown: Unknown) -> list[dict[str, Any]]:
+    product_id = product(data.get("product_id"))
+    event_time = optional_time(data.get("time"))
+    return [
+        {
+            "product_id": product_id,
+            "is_snapshot": True,
+            "side": side,
+            "price": number(price),
+            "size": number(size),
+            "event_time": event_time,
+        }
+        for side, levels in (("bid", data.get("bids")), ("ask", data.get("asks")))
+        for price, size in tuples(levels, 2)
+    ]
+
+
+def _exchange_update(data: dict[str, Any], server_time: int | None, unknown: Unknown) -> list[dict[str, Any]]:
+    product_id = product(data.get("product_id"))
+    return [
+        {
+            "product_id": product_id,
+            "is_snapshot": False,
+            "side": one_of(side, CHANGE_SIDE),
+            "price": number(price),
+            "size": number(size),
+            "event_time": server_time,
+        }
+        for side, price, size in tuples(data.get("changes"), 3)
+    ]
+
+
+def _exchange_match(data: dict[str, Any], _: int | None, unknown: Unknown) -> list[dict[str, Any]]:
+    return [_trade(data, is_snapshot=data["type"] == "last_match")]
+
+
+def _exchange_ticker(data: dict[str, Any], _: int | None, unknown: Unknown) -> list[dict[str, Any]]:
+    return [_ticker_row(data, EXCHANGE_TICKER)]
+
+
+def _exchange_heartbeat(data: dict[str, Any], _: int | None, unknown: Unknown) -> list[dict[str, Any]]:
+    last = data.get("last_trade_id")
+    return [
+        {
+            "product_id": product(data.get("product_id")),
+            "current_time": data.get("time"),
+            "heartbeat_counter": None,
+            "last_trade_id": None if last is None else trade_number(last),
+        }
+    ]
+
+
+def _exchange_status(data: dict[str, Any], _: int | None, unknown: Unknown) -> list[dict[str, Any]]:
+    return _status_rows(data.get("products"), "status.products", unknown)
+
+
+def _exchange_subscriptions(data: dict[str, Any], _: int | None, unknown: Unknown) -> list[dict[str, Any]]:
+    rows = []
+    for one in objects(data.get("channels")):
+        unknown.look("subscriptions.channels", one, "name product_ids")
+        if not isinstance(one.get("name"), str):
+            raise Illegal("a channel without a name")
+        rows.append({"channel": one["name"], "product_ids": texts(one.get("product_ids"))})
+    return rows
+
+
+_MATCH_KEYS = "trade_id side size price product_id time maker_order_id taker_order_id sequence"
+_TICKER_KEYS = (
+    "product_id price volume_24h low_24h high_24h best_bid best_bid_size best_ask best_ask_size "
+    "open_24h volume_30d side trade_id last_size sequence time"
+)
+EXCHANGE = {
+    "snapshot": ("level2", "product_id bids asks time", _exchange_snapshot),
+    "l2update": ("level2", "product_id changes time", _exchange_update),
+    "match": ("market_trades", _MATCH_KEYS, _exchange_match),
+    "last_match": ("market_trades", _MATCH_KEYS, _exchange_match),
+    "ticker": ("ticker", _TICKER_KEYS, _exchange_ticker),
+    "heartbeat": ("heartbeats", "product_id last_trade_id time sequence", _exchange_heartbeat),
+    "status": ("status", "products currencies", _exchange_status),
+    "subscriptions": ("subscriptions", "channels", _exchange_subscriptions),
+}
+
+# --- the outline of a line that is not understood
+
+
+@dataclass
+class Outline:
+    """What can be read of a rejected line; ``products`` is None when they cannot be told."""
+
+    channel: str
+    sequence_num: int
+    server_time: int | None
+    capture_time: int | None
+    products: list[str] | None
+
+
+class Unreadable(Exception):
+    """The bytes do not go on as asked."""
+
+
+class Cursor:
+    """Reads tokens from the left; spaces and tabs may stand before each."""
+
+    PLAIN = re.compile(rb'"([\x20-\x21\x23-\x5b\x5d-\x7e]*)"')
+    DIGITS = re.compile(rb"(0|[1-9][0-9]{0,17})(?![0-9])")
+
+    def __init__(self, line: bytes) -> None:
+        self.line = line
+        self.at = 0
+
+    def skip_space(self) -> None:
+        while self.line[self.at : self.at + 1] in (b" ", b"\t"):
+            self.at += 1
+
+    def has(self, token: bytes) -> bool:
+        """Take the token if it comes next."""
+        self.skip_space()
+        found = self.line.startswith(token, self.at)
+        self.at += len(token) if found else 0
+        return found
+
+    def take(self, *tokens: bytes) -> None:
+        for token in tokens:
+            if not self.has(token):
+                raise Unreadable
+
+    def match(self, pattern: re.Pattern[bytes]) -> str:
+        self.skip_space()
+        found = pattern.match(self.line, self.at)
+        if not found:
+            raise Unreadable
+        self.at = found.end()
+        return found[1].decode("ascii")
+
+    def text(self) -> str:
+        return self.match(self.PLAIN)
+
+    def digits(self) -> int:
+        return int(self.match(self.DIGITS))
+
+
+def outline(line: bytes) -> Outline | None:
+    """Read the header of a rejected line, and its products; None when the header cannot be read."""
+    cursor = Cursor(line)
+    capture_time = None
+    enveloped = False
+    try:
+        cursor.take(b"{")
+        if cursor.has(b'"capture_ts"'):
+            enveloped = True
+            cursor.take(b":")
+            capture_time = time(cursor.text())
+            cursor.take(b",", b'"data"', b":", b"{")
+        header: dict[str, Any] = {}
+        while (name := cursor.text()) != "events":
+            if name not in ("channel", "client_id", "timestamp", "sequence_num") or name in header:
+                raise Unreadable
+            cursor.take(b":")
+            header[name] = cursor.digits() if name == "sequence_num" else cursor.text()
+            cursor.take(b",")
+        cursor.take(b":", b"[")
+        if not {"channel", "timestamp", "sequence_num"} <= header.keys():
+            raise Unreadable
+        server_time = time(header["timestamp"])
+    except (Unreadable, Illegal):
+        return None
+    try:
+        products = _outlined_products(cursor, enveloped=enveloped)
+    except Unreadable:
+        products = None
+    return Outline(header["channel"], header["sequence_num"], server_time, capture_time, products)
+
+
+def _outlined_products(cursor: Cursor, *, enveloped: bool) -> list[str]:
+    """Read the products of the events to the end of the line; the cursor stands behind ``"events":[``."""
+    products = []
+    if not cursor.has(b"]"):
+        while True:
+            cursor.take(b"{", b'"type"', b":")
+            cursor.text()
+            cursor.take(b",", b'"product_id"', b":")
+            products.append(cursor.text())
+            cursor.take(b",", b'"updates"', b":", b"[")
+            end = cursor.line.find(b"]", cursor.at)
+            skipped = cursor.line[cursor.at : end]
+            if end < 0 or b"\\" in skipped or skipped.count(b'"') % 2:
+                raise Unreadable
+            cursor.at = end
+            cursor.take(b"]", b"}")
+            if cursor.has(b"]"):
+                break
+            cursor.take(b",")
+    cursor.take(b"}")
+    if enveloped:
+        if cursor.has(b","):
+            _outlined_metadata(cursor)
+        cursor.take(b"}")
+    cursor.skip_space()
+    if cursor.at != len(cursor.line):
+        raise Unreadable
+    return products
+
+
+def _outlined_metadata(cursor: Cursor) -> None:
+    cursor.take(b'"metadata"', b":", b"{")
+    if cursor.has(b"}"):
+        return
+    seen: set[str] = set()
+    while True:
+        name = cursor.text()
+        if name not in ("source", "channel") or name in seen:
+            raise Unreadable
+        seen.add(name)
+        cursor.take(b":")
+        cursor.text()
+        if cursor.has(b"}"):
+            return
+        cursor.take(b",")
+
+
+# --- the stream: sequence, connections, unbroken runs, duplicates
+
+
+class Stream:
+    """The state that runs from line to line, over all segments."""
+
+    def __init__(self) -> None:
+        self.tables = Tables()
+        self.started = False
+        self.last: int | None = None
+        self.recent: deque[tuple[int, int | None, str]] = deque(maxlen=REMEMBERED_FRAMES)
+        self.connection_products: set[str] = set()
+        self.pending = False
+        self.newest_name = 0
+        self.run = 0
+        self.product_runs: dict[str, int] = {}
+        self.segment_index = -1
+        self.seen_trades: set[tuple[str, int]] = set()
+
+    def start_segment(self) -> None:
+        self.segment_index += 1
+        self.seen_trades = set()
+
+    def add(self, table: str, row: dict[str, Any]) -> None:
+        self.tables.rows[table].append({**row, "segment_index": self.segment_index})
+
+    # -- names of unbroken runs
+
+    def new_name(self, frame: Frame | Outline) -> int:
+        when = frame.server_time if frame.capture_time is None else frame.capture_time
+        next_name = self.newest_name + 1
+        self.newest_name = next_name if when is None else max(when, next_name)
+        return self.newest_name
+
+    def break_all(self, frame: Frame | Outline) -> None:
+        self.run = self.new_name(frame)
+
+    def break_products(self, products: list[str], frame: Frame | Outline) -> None:
+        if products:
+            name = self.new_name(frame)
+            self.product_runs.update(dict.fromkeys(products, name))
+
+    def start(self, frame: Frame | Outline) -> None:
+        when = frame.server_time if frame.capture_time is None else frame.capture_time
+        self.run = self.newest_name = 0 if when is None else when
+        self.started = True
+        self.pending = False
+
+    # -- sequence
+
+    def gap(self, expected: int, frame: Frame | Outline, line: int, products: set[str]) -> None:
+        self.add(
+            "gaps",
+            {
+                "connection": self.tables.connections,
+                "expected": expected,
+                "got": frame.sequence_num,
+                "capture_time": frame.capture_time,
+                "line": line,
+                "products": sorted(products),
+            },
+        )
+
+    def is_repeat(self, frame: Frame | Outline, line: int) -> bool:
+        """Count the frame in; True for an exact repeat, which changes nothing."""
+        if not self.started:
+            self.start(frame)
+        number = frame.sequence_num
+        if number is None:
+            bears_level2 = isinstance(frame, Frame) and frame.table == "level2"
+            if self.pending and (bears_level2 or self.last is None):
+                self.break_all(frame)
+                self.pending = False
+            return False
+        key = (number, frame.server_time, frame.channel)
+        if self.last is None:
+            if self.pending:
+                self.break_all(frame)
+        elif number == self.last + 1:
+            pass
+        elif number > self.last + 1:
+            self.gap(self.last + 1, frame, line, self.connection_products)
+            self.break_all(frame)
+        elif frame.server_time is not None and key in self.recent:
+            return True
+        else:
+            self.tables.connections += 1
+            self.connection_products = set()
+            self.recent.clear()
+            if number > 0:
+                self.gap(0, frame, line, set())
+            self.break_all(frame)
+        self.pending = False
+        self.last = number
+        self.recent.append(key)
+        return False
+
+    # -- lines
+
+    def take_line(self, raw: bytes, line: int, byte_offset: int) -> None:
+        try:
+            frame = understand(read_line(raw))
+        except Illegal as reason:
+            self.take_rejected(raw, line, byte_offset, str(reason))
+        else:
+            self.take_frame(frame, line)
+
+    def take_rejected(self, raw: bytes, line: int, byte_offset: int, reason: str) -> None:
+        self.add("rejects", {"line": line, "byte_offset": byte_offset, "reason": reason, "raw": raw})
+        header = outline(raw)
+        if header is None:
+            self.pending = True
+        elif not self.is_repeat(header, line) and header.channel in ("l2_data", "level2"):
+            if header.products is None:
+                self.break_all(header)
+            else:
+                self.break_products(header.products, header)
+
+    def take_frame(self, frame: Frame, line: int) -> None:
+        if self.is_repeat(frame, line):
+            self.tables.duplicates += 1
+            return
+        self.tables.unknown_keys.update(frame.unknown_keys)
+        told = {
+            "server_time": frame.server_time,
+            "capture_time": frame.capture_time,
+            "sequence_num": frame.sequence_num,
+            "connection": self.tables.connections,
+            "line": line,
+        }
+        for row in frame.rows:
+            product_id = row.get("product_id")
+            if frame.table == "market_trades":
+                if (product_id, row["trade_id"]) in self.seen_trades:
+                    self.tables.duplicate_trades[product_id] += 1
+                    continue
+                self.seen_trades.add((product_id, row["trade_id"]))
+            if frame.table == "level2":
+                self.connection_products.add(product_id)
+                unbroken_since = max(self.run, self.product_runs.get(product_id, self.run))
+                self.add("level2", {**row, **told, "unbroken_since": unbroken_since})
+            else:
+                self.add(frame.table, {**row, **told})
+
+
+def lines_of(segment: bytes) -> list[bytes]:
+    """Split at newlines; the last newline ends the last line and starts no new one."""
+    lines = segment.split(b"\n")
+    return lines[:-1] if lines[-1] == b"" else lines
+
+
+def decode(segments: list[bytes]) -> Tables:
+    """Decode the decompressed segments of one input, in order."""
+    stream = Stream()
+    for segment in segments:
+        stream.start_segment()
+        byte_offset = 0
+        for number_of_line, raw in enumerate(lines_of(segment), start=1):
+            stream.take_line(raw, number_of_line, byte_offset)
+            byte_offset += len(raw) + 1
+    return stream.tables
