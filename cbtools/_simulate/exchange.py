@@ -1,0 +1,147 @@
+"""The exchange: all markets side by side, and the frames that a connection gets of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import numpy as np
+
+from cbtools._simulate.market import Market
+from cbtools._simulate.wire import (
+    Frame,
+    best_of,
+    heartbeat,
+    level2_snapshot,
+    level2_update,
+    market_trades,
+    subscriptions,
+    ticker,
+)
+
+SLOT_US: Final = 50_000
+"""Level2 news of a product come at most once a slot."""
+
+_UPTIME: Final = 81_000  # seconds that the server has been running at the start
+_CHANNELS: Final = ("level2", "market_trades", "ticker", "heartbeats")
+
+
+class Exchange:
+    """All markets side by side, and the frames that a connection gets of them."""
+
+    def __init__(self, markets: Sequence[Market], seed: int, start_us: int) -> None:
+        self.markets = markets
+        self.now_us = start_us
+        self.start_us = start_us
+        self.random = np.random.Generator(np.random.PCG64([seed, 2]))
+        self.fresh: list[int] = []
+        self.tickers = [900 for market in markets]
+        self.bests: list[object] = [None] * len(markets)
+        self.lags: list[int] = []
+        self.lag_at = 0
+        for market in markets:
+            market.remember_past(start_us)
+
+    def _roll(self) -> int:
+        """Draw a whole number from 0 to 2**20 - 1."""
+        if not self.fresh:
+            self.fresh = self.random.integers(0, 1 << 20, 8_192).tolist()
+        return self.fresh.pop()
+
+    def _lags(self, count: int) -> list[int]:
+        if self.lag_at + count > len(self.lags):
+            self.lags = self.random.integers(1_000, 48_000, max(16_384, 2 * count)).tolist()
+            self.lag_at = 0
+        self.lag_at += count
+        return self.lags[self.lag_at - count : self.lag_at]
+
+    def greet(self) -> list[Frame]:
+        """Begin a connection: each channel's acknowledgement and snapshots, all within one slot."""
+        bare: list[tuple[str, str, str, int, bool]] = []
+        names = [market.product.name for market in self.markets]
+        for i, channel in enumerate(_CHANNELS):
+            bare.append(("subscriptions", "", subscriptions(_CHANNELS[: i + 1], names), 0, False))
+            bare += [row for market in self.markets for row in _snapshot(channel, market)]
+        frames = []
+        for i, (channel, name, events, rows, snapshot) in enumerate(bare):
+            time_ns = (self.now_us + 1_000 + 45_000 * i // len(bare)) * 1_000 + self._roll() % 1_000
+            best = best_of(self.markets[names.index(name)]) if channel == "l2_data" else None
+            frames.append(Frame(time_ns, channel, name, events, rows, snapshot, best))
+        for market in self.markets:
+            market.trades = []
+        self.now_us += SLOT_US
+        return frames
+
+    def sleep(self) -> None:
+        """Let one to three seconds pass with nobody listening; the trades stay for the next snapshot."""
+        for _ in range(20 + self._roll() % 40):
+            for market in self.markets:
+                market.step(self.now_us + 40_000)
+            self.now_us += SLOT_US
+
+    def slot(self) -> list[Frame]:
+        """Let 50 ms pass and give the frames sent meanwhile, in order of time."""
+        frames = list(self._heartbeat())
+        count = len(self.markets)
+        batch = self.now_us // SLOT_US % 5
+        for i, market in enumerate(self.markets):
+            # A product has its own place in the slot, so that its news and what follows them stay in order.
+            now_us = self.now_us + 22_000 * i // count + 1_000 + self._roll() % 1_000
+            trades_before = len(market.trades)
+            if market.step(now_us):
+                frames.append(self._level2(market, now_us))
+                if len(market.trades) > trades_before or self._quote_is_news(i, market):
+                    frames.append(self._frame(now_us, "ticker", market, ticker(market)))
+            if market.trades and batch == i % 5:
+                events = market_trades(market, market.trades)
+                frames.append(self._frame(now_us, "market_trades", market, events, len(market.trades)))
+                market.trades = []
+        frames.sort(key=_time)
+        self.now_us += SLOT_US
+        return frames
+
+    def _level2(self, market: Market, now_us: int) -> Frame:
+        count = len(market.bids.net) + len(market.asks.net)
+        events, rows = level2_update(market, now_us, self._lags(count))
+        time_ns = now_us * 1_000 + self._roll() % 1_000
+        return Frame(time_ns, "l2_data", market.product.name, events, rows, best=best_of(market))
+
+    def _frame(self, now_us: int, channel: str, market: Market, events: str, rows: int = 1) -> Frame:
+        """Make a frame that follows the product's level2 frame, still within the slot."""
+        time_ns = (now_us + 300 + self._roll() % 20_000) * 1_000 + self._roll() % 1_000
+        return Frame(time_ns, channel, market.product.name, events, rows)
+
+    def _quote_is_news(self, i: int, market: Market) -> bool:
+        """Tell whether a ticker is sent without a trade: sometimes, when the best has changed."""
+        before, self.bests[i] = self.bests[i], best_of(market)
+        return before != self.bests[i] and self._roll() % 1_000 < self.tickers[i]
+
+    def _heartbeat(self) -> Iterator[Frame]:
+        passed = self.now_us - self.start_us
+        if passed % 1_000_000 == 0:
+            counter = _UPTIME + passed // 1_000_000
+            late_ns = 0 if counter % 10 == 0 else self._roll()  # now and then a time without fraction
+            time_ns = self.now_us * 1_000 + late_ns
+            yield Frame(time_ns, "heartbeats", "", heartbeat(time_ns, counter), 0)
+
+
+def _time(frame: Frame) -> int:
+    return frame.time_ns
+
+
+def _snapshot(channel: str, market: Market) -> Iterator[tuple[str, str, str, int, bool]]:
+    """Give what a channel sends of a product right after the subscription."""
+    name = market.product.name
+    if channel == "level2":
+        events, rows = level2_snapshot(market)
+        yield "l2_data", name, events, rows, True
+    elif channel == "market_trades":
+        yield (
+            "market_trades",
+            name,
+            market_trades(market, market.history, snapshot=True),
+            len(market.history),
+            True,
+        )
+    elif channel == "ticker":
+        yield "ticker", name, ticker(market, snapshot=True), 1, True
