@@ -182,7 +182,7 @@ def simulate_segments(
     plan = _plan_faults(seed, gaps, bad_lines, duplicates)
     recorder = Recorder(segments, seed, plan, truth)
     start_us = (start - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
-    exchange = Exchange([Market(PRODUCTS[name], seed, levels) for name in names], seed, start_us)
+    exchange = Exchange([Market(PRODUCTS[name], seed, levels) for name in names], seed, start_us, truth=truth)
     try:
         _record(exchange, recorder, minutes, megabytes, reconnects)
     finally:

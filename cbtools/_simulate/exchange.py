@@ -23,20 +23,21 @@ SLOT_US: Final = 50_000
 """Level2 news of a product come at most once a slot."""
 
 _UPTIME: Final = 81_000  # seconds that the server has been running at the start
+_QUOTE_TICKERS: Final = 900  # of 1000 changes of the best, so many are told by a ticker
 _CHANNELS: Final = ("level2", "market_trades", "ticker", "heartbeats")
 
 
 class Exchange:
     """All markets side by side, and the frames that a connection gets of them."""
 
-    def __init__(self, markets: Sequence[Market], seed: int, start_us: int) -> None:
+    def __init__(self, markets: Sequence[Market], seed: int, start_us: int, *, truth: bool) -> None:
+        self.truth = truth
         self.markets = markets
         self.now_us = start_us
         self.start_us = start_us
         self.random = np.random.Generator(np.random.PCG64([seed, 2]))
         self.fresh: list[int] = []
-        self.tickers = [900 for market in markets]
-        self.bests: list[object] = [None] * len(markets)
+        self.quotes = [(0, 0, 0, 0)] * len(markets)
         self.lags: list[int] = []
         self.lag_at = 0
         for market in markets:
@@ -65,7 +66,7 @@ class Exchange:
         frames = []
         for i, (channel, name, events, rows, snapshot) in enumerate(bare):
             time_ns = (self.now_us + 1_000 + 45_000 * i // len(bare)) * 1_000 + self._roll() % 1_000
-            best = best_of(self.markets[names.index(name)]) if channel == "l2_data" else None
+            best = best_of(self.markets[names.index(name)]) if channel == "l2_data" and self.truth else None
             frames.append(Frame(time_ns, channel, name, events, rows, snapshot, best))
         for market in self.markets:
             market.trades = []
@@ -104,7 +105,8 @@ class Exchange:
         count = len(market.bids.net) + len(market.asks.net)
         events, rows = level2_update(market, now_us, self._lags(count))
         time_ns = now_us * 1_000 + self._roll() % 1_000
-        return Frame(time_ns, "l2_data", market.product.name, events, rows, best=best_of(market))
+        best = best_of(market) if self.truth else None
+        return Frame(time_ns, "l2_data", market.product.name, events, rows, best=best)
 
     def _frame(self, now_us: int, channel: str, market: Market, events: str, rows: int = 1) -> Frame:
         """Make a frame that follows the product's level2 frame, still within the slot."""
@@ -113,8 +115,10 @@ class Exchange:
 
     def _quote_is_news(self, i: int, market: Market) -> bool:
         """Tell whether a ticker is sent without a trade: sometimes, when the best has changed."""
-        before, self.bests[i] = self.bests[i], best_of(market)
-        return before != self.bests[i] and self._roll() % 1_000 < self.tickers[i]
+        bids, asks = market.bids, market.asks
+        bid, ask = bids.best(), asks.best()
+        before, self.quotes[i] = self.quotes[i], (bid, bids.levels[bid], ask, asks.levels[ask])
+        return before != self.quotes[i] and self._roll() % 1_000 < _QUOTE_TICKERS
 
     def _heartbeat(self) -> Iterator[Frame]:
         passed = self.now_us - self.start_us

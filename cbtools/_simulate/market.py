@@ -13,6 +13,7 @@ import heapq
 import math
 import zlib
 from collections import deque
+from functools import cache
 from statistics import NormalDist
 from typing import Final, NamedTuple
 
@@ -111,21 +112,22 @@ class Market:
 
     def __init__(self, product: Product, seed: int, levels: int | None) -> None:
         self.product = product
+        self.start = product.price_ticks
         self.random = np.random.Generator(np.random.PCG64([seed, zlib.crc32(product.name.encode())]))
         self.price_texts = Texts(product.price_digits)
         self.size_texts = Texts(product.size_digits)
         self._tables()
         self._open_book(levels)
         self.flow_at = _BLOCK
-        self.value = product.price_ticks * _FINE
+        self.value = self.start * _FINE
         self.heat = 0
         self.trades: list[Trade] = []
         self.history: deque[Trade] = deque(maxlen=_TRADES_KEPT)
         self.next_trade_id = 100_000_000 + 1_000 * (zlib.crc32(product.name.encode()) % 800_000)
-        self.last_price = product.price_ticks
-        self.open_price = product.price_ticks * (9_700 + int(self.random.integers(600))) // 10_000 + 1
-        self.low = product.price_ticks * 96 // 100
-        self.high = product.price_ticks * 104 // 100 + 1
+        self.last_price = self.start
+        self.open_price = self.start * (9_700 + int(self.random.integers(600))) // 10_000 + 1
+        self.low = self.start * 96 // 100
+        self.high = self.start * 104 // 100 + 1
         self.dice_at = _BLOCK
         self.volume = int(400_000 * product.size * product.activity) * 10**product.size_digits + self._size()
 
@@ -133,7 +135,7 @@ class Market:
 
     def _tables(self) -> None:
         product = self.product
-        ticks_per_bp = product.price_ticks / 10_000
+        ticks_per_bp = self.start / 10_000
         self.away_table = np.array([round(x * ticks_per_bp) for x in _quantiles(_AWAY_BPS)])
         median = product.size * 10**product.size_digits
         sizes = [max(1, _three_digits(median * math.exp(2.1 * z))) for z in _normals()]
@@ -145,14 +147,14 @@ class Market:
         busy = product.activity
         self.changes_table = np.array([max(1, round(x * busy)) for x in _quantiles(_CHANGES)])
         # A quiet product's best moves in wider steps of time, not less in a day.
-        self.value_table = [round(z * 0.2e-4 * product.price_ticks * _FINE) for z in _normals()]
-        self.dead_zone = max(round(0.6e-4 * product.price_ticks * _FINE), _FINE * 11 // 10)
-        self.coarse = product.price_ticks < 20_000
+        self.value_table = [round(z * 0.2e-4 * self.start * _FINE) for z in _normals()]
+        self.dead_zone = max(round(0.6e-4 * self.start * _FINE), _FINE * 11 // 10)
+        self.coarse = self.start < 20_000
         self.message_chance = round(990 * product.activity**0.42)
         self.trade_chance = round(220 * product.activity**0.75)
 
     def _open_book(self, levels: int | None) -> None:
-        product, ticks = self.product, self.product.price_ticks
+        product, ticks = self.product, self.start
         wanted = (product.bids, product.asks) if levels is None else (levels, levels)
         self.bids = self._open_side("bid", "BUY", -ticks, min(wanted[0], ticks * 2 // 3), _BIDS_DEEP)
         self.asks = self._open_side("offer", "SELL", ticks + 1, wanted[1], _ASKS_DEEP)
@@ -169,12 +171,12 @@ class Market:
         near = list(keys)
         jokes = _jokes(word, self.product)[: count // 10]
         median, sigma = deep
-        normal = NormalDist(math.log(median), sigma)
-        scale = self.product.price_ticks / 10_000
-        for _ in range(20 * count):  # coarse ticks repeat: give up rather than search for ever
-            if len(keys) >= count - len(jokes):
+        distances = [median * self.start / 10_000 * math.exp(sigma * z) for z in _normals()]
+        steps = [i / _TABLE_SIZE for i in range(_TABLE_SIZE)]
+        for away in np.interp(self.random.random(2 * count + 1_000), steps, distances).tolist():
+            if len(keys) >= count - len(jokes):  # coarse ticks repeat: then the book has fewer levels
                 break
-            key = best + round(scale * math.exp(normal.inv_cdf(float(self.random.random()) or 0.5)))
+            key = best + round(away)
             if key < 0 or word == "offer":
                 keys[key] = None
         sizes = self.random.choice(self.size_table, len(keys)).tolist()
@@ -209,8 +211,8 @@ class Market:
         self.asks.net = {}
         news = self._roll() % 1_000 < self.message_chance
         self.value += self.value_table[self._roll() % _TABLE_SIZE] * (6 + self.heat) // 8
-        self.value += (self.product.price_ticks * _FINE - self.value) >> 18  # home again, in hours
-        self.value = max(self.value, self.product.price_ticks * _FINE // 8)
+        self.value += (self.start * _FINE - self.value) >> 18  # home again, in hours
+        self.value = max(self.value, self.start * _FINE // 8)
         mid = (self.asks.best() - self.bids.best()) * _FINE // 2
         news |= self._aggress(self.value - mid, now_us)
         if not news:
@@ -382,6 +384,7 @@ def _jokes(word: str, product: Product) -> list[int]:
     return [product.price_ticks * times + 7 for times in (1_597, 1_423, 719, 345, 100)]
 
 
+@cache
 def _quantiles(values: tuple[float, ...]) -> list[float]:
     """Spread a quantile function over a table, log-linear between its knots."""
     logs = [math.log(value) for value in values]
@@ -389,6 +392,7 @@ def _quantiles(values: tuple[float, ...]) -> list[float]:
     return [math.exp(x) for x in np.interp(probabilities, _PROBABILITY, logs).tolist()]
 
 
+@cache
 def _normals() -> list[float]:
     """Spread the normal distribution over a table."""
     normal = NormalDist()
