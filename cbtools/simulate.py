@@ -7,7 +7,7 @@ have written, and what it reports is what really happened. So it can judge the r
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
@@ -18,7 +18,7 @@ import polars as pl
 
 from cbtools._simulate.exchange import SLOT_US, Exchange
 from cbtools._simulate.market import Market
-from cbtools._simulate.products import PRODUCTS
+from cbtools._simulate.products import PRODUCTS, Product
 from cbtools._simulate.recorder import BAD_LINES, Compression, Fault, FaultKind, Recorder, Segments
 from cbtools._simulate.wire import Frame
 from cbtools.errors import ConfigError, unknown_name
@@ -93,6 +93,7 @@ def simulate_segments(
     seed: int = 0,
     start: datetime = START,
     levels: int | None = None,
+    activity: float = 1.0,
     reconnects: int = 0,
     gaps: int = 0,
     bad_lines: int = 0,
@@ -125,6 +126,8 @@ def simulate_segments(
     levels : int, optional
         Levels a side that each book starts with, at least 20. By default the product's own: 18,000 bids and
         27,000 asks for BTC-USD. A product of few ticks has fewer bids.
+    activity : float
+        How busy the market is, compared with the usual: above 0, at most 4.
     reconnects : int
         How often the connection is lost and begins anew with snapshots, spread over the time.
     gaps : int
@@ -168,6 +171,8 @@ def simulate_segments(
     names = [products] if isinstance(products, str) else list(products)
     _check_products(names)
     _check_amount(minutes, megabytes, levels, segment_mb, seed)
+    if not 0 < activity <= 4:
+        raise ConfigError(f"activity is above 0 and at most 4: not {activity}")
     if start.tzinfo is None:
         raise ConfigError("start has no time zone: give e.g. datetime(2025, 11, 26, 14, tzinfo=UTC)")
     if compression not in (None, *get_args(Compression)):
@@ -182,7 +187,9 @@ def simulate_segments(
     plan = _plan_faults(seed, gaps, bad_lines, duplicates)
     recorder = Recorder(segments, seed, plan, truth)
     start_us = (start - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
-    exchange = Exchange([Market(PRODUCTS[name], seed, levels) for name in names], seed, start_us, truth=truth)
+    exchange = Exchange(
+        [Market(_product(name, activity), seed, levels) for name in names], seed, start_us, truth=truth
+    )
     try:
         _record(exchange, recorder, minutes, megabytes, reconnects)
     finally:
@@ -197,6 +204,11 @@ def simulate_segments(
         faults=tuple(recorder.faults),
         truth=None if recorder.truth is None else pl.DataFrame(recorder.truth, schema=_TRUTH, orient="row"),
     )
+
+
+def _product(name: str, activity: float) -> Product:
+    product = PRODUCTS[name]
+    return replace(product, activity=product.activity * activity)
 
 
 def _check_products(names: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from cbtools._simulate.market import Market
+from cbtools._simulate.market import Market, rolls
 from cbtools._simulate.wire import (
     Frame,
     best_of,
@@ -36,18 +36,12 @@ class Exchange:
         self.now_us = start_us
         self.start_us = start_us
         self.random = np.random.Generator(np.random.PCG64([seed, 2]))
-        self.fresh: list[int] = []
+        self._roll = rolls(self.random).__next__
         self.quotes = [(0, 0, 0, 0)] * len(markets)
         self.lags: list[int] = []
         self.lag_at = 0
         for market in markets:
             market.remember_past(start_us)
-
-    def _roll(self) -> int:
-        """Draw a whole number from 0 to 2**20 - 1."""
-        if not self.fresh:
-            self.fresh = self.random.integers(0, 1 << 20, 8_192).tolist()
-        return self.fresh.pop()
 
     def _lags(self, count: int) -> list[int]:
         if self.lag_at + count > len(self.lags):

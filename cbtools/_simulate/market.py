@@ -13,6 +13,7 @@ import heapq
 import math
 import zlib
 from collections import deque
+from collections.abc import Iterator
 from functools import cache
 from statistics import NormalDist
 from typing import Final, NamedTuple
@@ -53,6 +54,12 @@ class Texts(dict[int, str]):
             self.clear()
         self[steps] = text
         return text
+
+
+def rolls(random: np.random.Generator) -> Iterator[int]:
+    """Draw whole numbers from 0 to 2**20 - 1, for ever."""
+    while True:
+        yield from random.integers(0, 1 << 20, _BLOCK).tolist()
 
 
 class Trade(NamedTuple):
@@ -114,6 +121,7 @@ class Market:
         self.product = product
         self.start = product.price_ticks
         self.random = np.random.Generator(np.random.PCG64([seed, zlib.crc32(product.name.encode())]))
+        self._roll = rolls(self.random).__next__
         self.price_texts = Texts(product.price_digits)
         self.size_texts = Texts(product.size_digits)
         self._tables()
@@ -128,7 +136,6 @@ class Market:
         self.open_price = self.start * (9_700 + int(self.random.integers(600))) // 10_000 + 1
         self.low = self.start * 96 // 100
         self.high = self.start * 104 // 100 + 1
-        self.dice_at = _BLOCK
         self.volume = int(400_000 * product.size * product.activity) * 10**product.size_digits + self._size()
 
     # --- set-up -------------------------------------------------------------------------------------------
@@ -196,14 +203,6 @@ class Market:
         self.last_price = abs(self.history[-1].key)
 
     # --- one interval -------------------------------------------------------------------------------------
-
-    def _roll(self) -> int:
-        """Draw a whole number from 0 to 2**20 - 1."""
-        if self.dice_at == _BLOCK:
-            self.dice: list[int] = self.random.integers(0, 1 << 20, _BLOCK).tolist()
-            self.dice_at = 0
-        self.dice_at += 1
-        return self.dice[self.dice_at - 1]
 
     def step(self, now_us: int) -> bool:
         """Let the time up to ``now_us`` pass; True if the book has news, which each side's ``net`` holds."""

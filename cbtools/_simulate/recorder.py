@@ -201,10 +201,9 @@ class Recorder:
         sent = frame.time_ns // 1_000 + 1
         capture = max(self.captured_us, sent + self.latencies.pop())
         # A microsecond of exactly 0 is one frame in a million, and written without fraction. So that small
-        # recordings have it too, every tenth second has a frame received at its very start.
-        second = capture - capture % 1_000_000
-        if second % 10_000_000 == 0 and second > self.captured_us and second >= sent:
-            capture = second
+        # recordings have it too, what comes in the last moments of every tenth second is held up to its end.
+        if capture % 10_000_000 > 9_955_000:
+            capture += -capture % 10_000_000
         self.captured_us = capture
         return capture
 
