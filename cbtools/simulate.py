@@ -13,9 +13,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, get_args
 
-import numpy as np
 import polars as pl
 
+from cbtools._simulate.draws import Draws
 from cbtools._simulate.exchange import SLOT_US, Exchange
 from cbtools._simulate.market import Market
 from cbtools._simulate.products import PRODUCTS, Product
@@ -190,10 +190,8 @@ def simulate_segments(
     exchange = Exchange(
         [Market(_product(name, activity), seed, levels) for name in names], seed, start_us, truth=truth
     )
-    try:
+    with segments:
         _record(exchange, recorder, minutes, megabytes, reconnects)
-    finally:
-        segments.close()
     return Simulation(
         paths=tuple(segments.paths),
         bytes=segments.bytes_total,
@@ -244,16 +242,16 @@ def _make_folders(segments: Segments) -> None:
 
 def _plan_faults(seed: int, gaps: int, bad_lines: int, duplicates: int) -> list[tuple[float, FaultKind]]:
     """Say at which part of the recording each fault is due, each kind spread over the whole."""
-    random = np.random.Generator(np.random.PCG64([seed, 1]))
+    random = Draws(seed, 1)
     wanted: list[list[FaultKind]] = [
         ["gap"] * gaps,
         [BAD_LINES[i % len(BAD_LINES)] for i in range(bad_lines)],
         ["duplicate"] * duplicates,
     ]
     return sorted(
-        (0.95 * (i + float(random.random())) / len(kinds), kind)
+        (0.95 * (i + place) / len(kinds), kind)
         for kinds in wanted
-        for i, kind in enumerate(kinds)
+        for i, (kind, place) in enumerate(zip(kinds, random.fractions(len(kinds)).tolist(), strict=True))
     )
 
 

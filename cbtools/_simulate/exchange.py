@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-import numpy as np
-
-from cbtools._simulate.market import Market, rolls
+from cbtools._simulate.draws import Draws
+from cbtools._simulate.market import Market
 from cbtools._simulate.wire import (
     Frame,
     best_of,
@@ -35,8 +34,8 @@ class Exchange:
         self.markets = markets
         self.now_us = start_us
         self.start_us = start_us
-        self.random = np.random.Generator(np.random.PCG64([seed, 2]))
-        self._roll = rolls(self.random).__next__
+        self.random = Draws(seed, 2)
+        self._roll = self.random.rolls().__next__
         self.quotes = [(0, 0, 0, 0)] * len(markets)
         self.lags: list[int] = []
         self.lag_at = 0
@@ -45,7 +44,7 @@ class Exchange:
 
     def _lags(self, count: int) -> list[int]:
         if self.lag_at + count > len(self.lags):
-            self.lags = self.random.integers(1_000, 48_000, max(16_384, 2 * count)).tolist()
+            self.lags = (1_000 + self.random.below(47_000, max(16_384, 2 * count))).tolist()
             self.lag_at = 0
         self.lag_at += count
         return self.lags[self.lag_at - count : self.lag_at]

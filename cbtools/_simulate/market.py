@@ -1,25 +1,20 @@
-"""One product's market: a book in whole steps of price and size, the flow that changes it, and its trades.
+"""One product's market: the flow that changes its book, and its trades.
 
-Everything random is a whole number looked up in a table, because whole numbers come out the same on every
-machine, which the last digit of an exponential does not.
-
-A level's *key* is its price in ticks for an ask and minus that for a bid. So the best level of either side is
-its smallest key, a level further away has a larger one, and all the flow is written once for both sides.
+A hidden value wanders; who trades, trades towards it, and the quotes follow. Levels come and go near the
+best, as many and as far from it as they do in real flow.
 """
 
 from __future__ import annotations
 
 import heapq
-import math
 import zlib
 from collections import deque
-from collections.abc import Iterator
-from functools import cache
-from statistics import NormalDist
 from typing import Final, NamedTuple
 
 import numpy as np
 
+from cbtools._simulate.book import Side, Texts
+from cbtools._simulate.draws import TABLE_SIZE, Draws, lognormals, normals, quantiles, three_digits
 from cbtools._simulate.products import Product
 
 # What real flow looks like: quantiles, between which the tables are log-linear.
@@ -27,39 +22,16 @@ _PROBABILITY: Final = (0.0, 0.05, 0.25, 0.50, 0.75, 0.95, 0.985, 1.0)
 _CHANGES: Final = (2.0, 5.0, 12.0, 22.0, 45.0, 170.0, 330.0, 700.0)  # level changes a message
 _AWAY_BPS: Final = (0.001, 0.03, 1.0, 4.0, 12.5, 58.0, 600.0, 1_500.0)  # distance of a change from the best
 
-_TABLE_SIZE: Final = 8_192
 _BLOCK: Final = 16_384  # draws made at once
 _FINE: Final = 1_000_000  # the value moves in millionths of a tick
-_SPARE_TEXTS: Final = 300_000
 _TRADES_KEPT: Final = 100
+# Median distance in bps of the levels deep in the book, and the spread of its logarithm.
+_BIDS_DEEP: Final = (1_300.0, 0.95)
+_ASKS_DEEP: Final = (5_000.0, 1.3)
 
 # Of 1000 changes drawn: so many delete an absent level, so many change a level; the others add or delete one.
 _ABSENT: Final = 100
 _CHANGE: Final = 105
-
-
-class Texts(dict[int, str]):
-    """Whole steps → decimal text as the exchange writes it; remembers, for levels return again and again."""
-
-    def __init__(self, digits: int) -> None:
-        super().__init__()
-        self.digits = digits
-        self.one = 10**digits
-
-    def __missing__(self, steps: int) -> str:
-        """Write the decimal, and forget all when there are too many."""
-        whole, part = divmod(abs(steps), self.one)
-        text = f"{whole}.{part:0{self.digits}d}".rstrip("0") if part else str(whole)
-        if len(self) >= _SPARE_TEXTS:
-            self.clear()
-        self[steps] = text
-        return text
-
-
-def rolls(random: np.random.Generator) -> Iterator[int]:
-    """Draw whole numbers from 0 to 2**20 - 1, for ever."""
-    while True:
-        yield from random.integers(0, 1 << 20, _BLOCK).tolist()
 
 
 class Trade(NamedTuple):
@@ -72,56 +44,14 @@ class Trade(NamedTuple):
     time_us: int
 
 
-class Side:
-    """One side of a book: all its levels, and which of them the quick flow plays with."""
-
-    def __init__(self, word: str, maker: str, near: list[int], levels: dict[int, int]) -> None:
-        self.word = word
-        self.maker = maker
-        self.levels = levels
-        self.heap = list(levels)
-        heapq.heapify(self.heap)
-        self.active = near
-        self.active_target = max(len(near), 4)
-        self.net: dict[int, int] = {}
-
-    def best(self) -> int:
-        """Key of the best level."""
-        heap, levels = self.heap, self.levels
-        while heap[0] not in levels:
-            heapq.heappop(heap)
-        return heap[0]
-
-    def put(self, key: int, units: int) -> None:
-        """Set a level to a size."""
-        if key not in self.levels:
-            heapq.heappush(self.heap, key)
-            self.active.append(key)
-        self.levels[key] = units
-        self.net[key] = units
-
-    def remove(self, key: int) -> None:
-        """Delete a level that is there; the heap and the active list find out by themselves."""
-        del self.levels[key]
-        self.net[key] = 0
-
-    def tidy(self) -> None:
-        """Drop the keys of deleted levels that the heap and the active list have gathered."""
-        if len(self.heap) > 2 * len(self.levels) + 1_000:
-            self.heap = list(self.levels)
-            heapq.heapify(self.heap)
-        if len(self.active) > 2 * self.active_target:
-            self.active = [key for key in dict.fromkeys(self.active) if key in self.levels]
-
-
 class Market:
     """A product's market; `step` lets one interval pass."""
 
     def __init__(self, product: Product, seed: int, levels: int | None) -> None:
         self.product = product
         self.start = product.price_ticks
-        self.random = np.random.Generator(np.random.PCG64([seed, zlib.crc32(product.name.encode())]))
-        self._roll = rolls(self.random).__next__
+        self.random = Draws(seed, zlib.crc32(product.name.encode()))
+        self._roll = self.random.rolls().__next__
         self.price_texts = Texts(product.price_digits)
         self.size_texts = Texts(product.size_digits)
         self._tables()
@@ -133,7 +63,7 @@ class Market:
         self.history: deque[Trade] = deque(maxlen=_TRADES_KEPT)
         self.next_trade_id = 100_000_000 + 1_000 * (zlib.crc32(product.name.encode()) % 800_000)
         self.last_price = self.start
-        self.open_price = self.start * (9_700 + int(self.random.integers(600))) // 10_000 + 1
+        self.open_price = self.start * (9_700 + self.random.one_below(600)) // 10_000 + 1
         self.low = self.start * 96 // 100
         self.high = self.start * 104 // 100 + 1
         self.volume = int(400_000 * product.size * product.activity) * 10**product.size_digits + self._size()
@@ -143,22 +73,21 @@ class Market:
     def _tables(self) -> None:
         product = self.product
         ticks_per_bp = self.start / 10_000
-        self.away_table = np.array([round(x * ticks_per_bp) for x in _quantiles(_AWAY_BPS)])
+        self.away_table = np.array([round(x * ticks_per_bp) for x in quantiles(_PROBABILITY, _AWAY_BPS)])
         median = product.size * 10**product.size_digits
-        sizes = [max(1, _three_digits(median * math.exp(2.1 * z))) for z in _normals()]
+        sizes = [max(1, three_digits(median * x)) for x in lognormals(2.1)]
         # Half the sizes are round, as people's are; the others have every digit the product allows.
-        odd = self.random.integers(0, 1 << 40, _TABLE_SIZE).tolist()
-        for i in range(0, _TABLE_SIZE, 2):
+        odd = self.random.bits.random_raw(TABLE_SIZE).tolist()
+        for i in range(0, TABLE_SIZE, 2):
             sizes[i] += odd[i] % (sizes[i] // 50 + 1)
         self.size_table = np.array(sizes)
-        busy = product.activity
-        self.changes_table = np.array([max(1, round(x * busy)) for x in _quantiles(_CHANGES)])
-        # A quiet product's best moves in wider steps of time, not less in a day.
-        self.value_table = [round(z * 0.2e-4 * self.start * _FINE) for z in _normals()]
+        busy = product.activity**1.1
+        self.changes_table = np.array([max(1, round(x * busy)) for x in quantiles(_PROBABILITY, _CHANGES)])
+        self.value_table = [round(z * 0.2e-4 * self.start * _FINE) for z in normals()]
         self.dead_zone = max(round(0.6e-4 * self.start * _FINE), _FINE * 11 // 10)
         self.coarse = self.start < 20_000
-        self.message_chance = round(990 * product.activity**0.42)
-        self.trade_chance = round(220 * product.activity**0.75)
+        self.message_chance = round(990 * product.activity**0.37)
+        self.trade_chance = round(280 * product.activity**0.75)
 
     def _open_book(self, levels: int | None) -> None:
         product, ticks = self.product, self.start
@@ -170,7 +99,7 @@ class Market:
         """Half a book: near levels as the flow would leave them, deep ones behind, jokes at the end."""
         active = min(count // 2, round(450 * max(self.product.activity, 0.15)))
         keys = {best: None}
-        for away in self.random.choice(self.away_table, 4 * active).tolist():
+        for away in self.away_table[self.random.below(TABLE_SIZE, 4 * active)].tolist():
             if len(keys) >= active:
                 break
             if best + away < 0 or word == "offer":
@@ -178,15 +107,15 @@ class Market:
         near = list(keys)
         jokes = _jokes(word, self.product)[: count // 10]
         median, sigma = deep
-        distances = [median * self.start / 10_000 * math.exp(sigma * z) for z in _normals()]
-        steps = [i / _TABLE_SIZE for i in range(_TABLE_SIZE)]
-        for away in np.interp(self.random.random(2 * count + 1_000), steps, distances).tolist():
+        distances = [median * self.start / 10_000 * x for x in lognormals(sigma)]
+        steps = [i / TABLE_SIZE for i in range(TABLE_SIZE)]
+        for away in np.interp(self.random.fractions(2 * count + 1_000), steps, distances).tolist():
             if len(keys) >= count - len(jokes):  # coarse ticks repeat: then the book has fewer levels
                 break
             key = best + round(away)
             if key < 0 or word == "offer":
                 keys[key] = None
-        sizes = self.random.choice(self.size_table, len(keys)).tolist()
+        sizes = self.size_table[self.random.below(TABLE_SIZE, len(keys))].tolist()
         book = dict(zip(keys, sizes, strict=True))
         joke_size = 65_000 * max(1, round(self.product.size * 50)) * 10**self.product.size_digits
         book.update({key: joke_size // (i + 1) for i, key in enumerate(jokes)})
@@ -196,7 +125,7 @@ class Market:
         """Make up the trades of the last seconds before the recording, for the first trades snapshot."""
         for i in range(_TRADES_KEPT):
             side = self.asks if self._roll() & 1 else self.bids
-            units = int(self.size_table[self._roll() % _TABLE_SIZE])
+            units = int(self.size_table[self._roll() % TABLE_SIZE])
             ago = (_TRADES_KEPT - i) * 400_000 + self._roll() % 300_000
             self.history.append(Trade(self.next_trade_id, side.maker, side.best(), units, now_us - ago))
             self.next_trade_id += 1
@@ -209,14 +138,14 @@ class Market:
         self.bids.net = {}
         self.asks.net = {}
         news = self._roll() % 1_000 < self.message_chance
-        self.value += self.value_table[self._roll() % _TABLE_SIZE] * (6 + self.heat) // 8
+        self.value += self.value_table[self._roll() % TABLE_SIZE] * (6 + self.heat) // 8
         self.value += (self.start * _FINE - self.value) >> 18  # home again, in hours
         self.value = max(self.value, self.start * _FINE // 8)
         mid = (self.asks.best() - self.bids.best()) * _FINE // 2
         news |= self._aggress(self.value - mid, now_us)
         if not news:
             return False
-        left = int(self.changes_table[self._roll() % _TABLE_SIZE]) - len(self.bids.net) - len(self.asks.net)
+        left = int(self.changes_table[self._roll() % TABLE_SIZE]) - len(self.bids.net) - len(self.asks.net)
         if left > 0:
             on_bids = (left * (384 + self._roll() % 256) + self._roll() % 1_024) // 1_024
             self._flow(self.bids, on_bids)
@@ -292,15 +221,15 @@ class Market:
         self.volume += units
 
     def _size(self) -> int:
-        return int(self.size_table[self._roll() % _TABLE_SIZE])
+        return int(self.size_table[self._roll() % TABLE_SIZE])
 
     def _draw_flow(self) -> None:
         """Draw the next block of changes: what kind, how far away, how large, which of the active levels."""
         random = self.random
-        self.kinds: list[int] = random.integers(0, 1_000, _BLOCK).tolist()
-        self.aways: list[int] = self.away_table[random.integers(0, _TABLE_SIZE, _BLOCK)].tolist()
-        self.sizes: list[int] = self.size_table[random.integers(0, _TABLE_SIZE, _BLOCK)].tolist()
-        self.picks: list[int] = random.integers(0, 1 << 30, _BLOCK).tolist()
+        self.kinds: list[int] = random.below(1_000, _BLOCK).tolist()
+        self.aways: list[int] = self.away_table[random.below(TABLE_SIZE, _BLOCK)].tolist()
+        self.sizes: list[int] = self.size_table[random.below(TABLE_SIZE, _BLOCK)].tolist()
+        self.picks: list[int] = random.below(1 << 30, _BLOCK).tolist()
         self.flow_at = 0
 
     def _flow(self, side: Side, count: int) -> None:
@@ -367,13 +296,6 @@ class Market:
             side.put(key, self._size())
 
 
-_BIDS_DEEP: Final = (
-    1_300.0,
-    0.95,
-)  # median distance in bps of the deep levels, and the spread of its logarithm
-_ASKS_DEEP: Final = (5_000.0, 1.3)
-
-
 def _jokes(word: str, product: Product) -> list[int]:
     """Keys of levels that nobody means: bids of a few ticks, asks beyond a thousand times the price."""
     if word == "bid":
@@ -381,23 +303,3 @@ def _jokes(word: str, product: Product) -> list[int]:
     if product.name == "BTC-USD":
         return [13_899_102_341, 12_903_488_800, 12_381_636_578, 6_253_400_150, 3_000_000_000]
     return [product.price_ticks * times + 7 for times in (1_597, 1_423, 719, 345, 100)]
-
-
-@cache
-def _quantiles(values: tuple[float, ...]) -> list[float]:
-    """Spread a quantile function over a table, log-linear between its knots."""
-    logs = [math.log(value) for value in values]
-    probabilities = [(i + 0.5) / _TABLE_SIZE for i in range(_TABLE_SIZE)]
-    return [math.exp(x) for x in np.interp(probabilities, _PROBABILITY, logs).tolist()]
-
-
-@cache
-def _normals() -> list[float]:
-    """Spread the normal distribution over a table."""
-    normal = NormalDist()
-    return [normal.inv_cdf((i + 0.5) / _TABLE_SIZE) for i in range(_TABLE_SIZE)]
-
-
-def _three_digits(units: float) -> int:
-    """Round to three significant digits."""
-    return round(round(units), 2 - math.floor(math.log10(units))) if units >= 1 else 1

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import numpy as np
 import pyarrow as pa
 
+from cbtools._simulate.draws import Draws
 from cbtools._simulate.wire import Frame, capture_text, nanosecond_text
 
 Compression = Literal["gzip", "zstd"]
@@ -92,10 +92,22 @@ class Segments:
     def close(self) -> None:
         """Close the segment and hand it over, as the recorder does: by moving it from active to ready."""
         if self.open_files:
-            for file in reversed(self.open_files):
-                file.close()
-            self.open_files = []
+            self._close_files()
             (self.active / self.name).rename(self.paths[-1])
+
+    def _close_files(self) -> None:
+        while self.open_files:
+            self.open_files.pop().close()
+
+    def __enter__(self) -> Segments:
+        return self
+
+    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
+        """Hand the last segment over; after a failure it stays in active, as after a crash."""
+        if failure is None:
+            self.close()
+        else:
+            self._close_files()
 
 
 class Recorder:
@@ -105,7 +117,7 @@ class Recorder:
         self, segments: Segments, seed: int, plan: Sequence[tuple[float, FaultKind]], truth: bool
     ) -> None:
         self.segments = segments
-        self.random = np.random.Generator(np.random.PCG64([seed, 0]))
+        self.random = Draws(seed, 0)
         self.latencies: list[int] = []
         self.plan = deque(plan)
         self.truth: list[_TruthRow] | None = [] if truth else None
@@ -143,7 +155,7 @@ class Recorder:
         if not due or frame.is_snapshot or not frame.rows:
             self._write(frame, number)
         elif self.plan[0][1] == "gap":
-            self.losing = int(self.random.integers(0, 5))
+            self.losing = self.random.one_below(5)
             self.gap = (number, self.losing + 1)
             self.calm = 0
             self.plan.popleft()
@@ -175,7 +187,7 @@ class Recorder:
             self._count(frame)
             self._note(kind, number, 0)
             return
-        at = int(self.random.integers(len(line) // 3, len(line) - 30))
+        at = len(line) // 3 + self.random.one_below(len(line) // 2)
         if kind == "glued":
             self.half = (line[:at], number)
             self.calm = 0
@@ -196,7 +208,7 @@ class Recorder:
     def _capture(self, frame: Frame) -> int:
         """Receipt: the server's time and the way here; frames of one connection come in order."""
         if not self.latencies:
-            delays = 7_000 + self.random.integers(0, 1_500, 4_096) ** 2 // 900
+            delays = 7_000 + self.random.below(1_500, 4_096) ** 2 // 900
             self.latencies = delays.tolist()
         sent = frame.time_ns // 1_000 + 1
         capture = max(self.captured_us, sent + self.latencies.pop())

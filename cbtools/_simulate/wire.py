@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
-from cbtools._simulate.market import Market, Side, Trade
+from cbtools._simulate.book import Side
+from cbtools._simulate.market import Market, Trade
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NO_TIME: Final = "1970-01-01T00:00:00Z"  # what the exchange sends as event_time in a snapshot
