@@ -1,0 +1,160 @@
+"""One part of a dataset while it is written: rows that wait, and runs of rows in temporary files."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from cbtools.dataset import hive, order
+from cbtools.dataset.parquet import PartFile, row_bytes, row_group_rows
+
+_FEW = 64
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the drafts of a writer share: the file's columns, its footer, how a folder is made."""
+
+    segment: str
+    schema: pl.Schema
+    footer: Mapping[str, str]
+    make_folder: Callable[[Path], None]
+    sorted_by: list[str] = field(init=False)
+    group_rows: int = field(init=False)
+    row_bytes: int = field(init=False)
+    texts: list[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        give = object.__setattr__  # the way to fill in a frozen dataclass
+        give(self, "sorted_by", order.sort_columns(self.schema))
+        give(self, "group_rows", row_group_rows(self.schema))
+        give(self, "row_bytes", row_bytes(self.schema))
+        give(self, "texts", [name for name, dtype in self.schema.items() if dtype in (pl.String, pl.Binary)])
+
+
+class Draft:
+    """A part before it is published.
+
+    Rows wait in memory until they fill a row group, which is sorted and written. At the end, if the row groups
+    do not follow each other in order (or stand in more than one file), they are merged into a new file.
+    """
+
+    def __init__(self, plan: Plan, folder: Path, values: Mapping[str, hive.Value]) -> None:
+        self.folder, self.values = folder, values
+        self.rows = 0
+        self.waiting_bytes = 0
+        self._plan = plan
+        self._waiting: list[pl.DataFrame] = []
+        self._waiting_rows = 0
+        self._runs: list[order.Run] = []
+        self._out: PartFile | None = None
+        self._files: list[Path] = []
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it holds a file open."""
+        return self._out is not None
+
+    def add(self, frame: pl.DataFrame) -> None:
+        """Take rows, and write the row groups they fill."""
+        texts = sum(int(frame[name].cast(pl.Binary).bin.size().sum()) for name in self._plan.texts)
+        self.rows += frame.height
+        self.waiting_bytes += frame.height * self._plan.row_bytes + texts
+        self._waiting.append(frame)
+        self._waiting_rows += frame.height
+        if len(self._waiting) > _FEW:  # many small frames need more than their rows
+            self._waiting = [pl.concat(self._waiting, rechunk=True)]
+        while self._waiting_rows >= self._plan.group_rows:
+            self._write_group(self._plan.group_rows)
+
+    def flush(self) -> None:
+        """Write the rows that wait, as a smaller row group."""
+        if self._waiting_rows:
+            self._write_group(self._waiting_rows)
+
+    def _write_group(self, rows: int) -> None:
+        frame, by = pl.concat(self._waiting), self._plan.sorted_by
+        group, rest = frame.head(rows), frame.slice(rows)
+        if not order.in_order(group, by):
+            group = group.sort(by, nulls_last=False, maintain_order=True)
+        if self._out is None:
+            self._out = self._create()
+        first, last = order.ends(group, by)
+        self._runs.append(order.Run(self._out.path, self._out.rows, group.height, first, last))
+        self._out.write(group)
+        self.waiting_bytes = self.waiting_bytes * rest.height // frame.height
+        self._waiting_rows = rest.height
+        self._waiting = [_copy(rest)] if rest.height else []
+
+    def _create(self) -> PartFile:
+        plan = self._plan
+        path = self.folder / hive.temporary_name(plan.segment, len(self._files))
+        for _ in range(3):
+            plan.make_folder(self.folder)
+            with contextlib.suppress(
+                FileNotFoundError
+            ):  # another segment's writer tidied the folder away just now
+                out = PartFile(path, plan.schema, metadata=plan.footer, sorted_by=plan.sorted_by)
+                self._files.append(path)
+                return out
+        raise FileNotFoundError(f"{self.folder} vanishes as soon as it is made")
+
+    def close(self) -> None:
+        """Close the file; rows that come later go to another one, and are merged at the end."""
+        if self._out is not None:
+            out, self._out = self._out, None
+            out.close()
+
+    def finish(self) -> None:
+        """Have all rows in one file on the disk, sorted."""
+        self.flush()
+        self.close()
+        pairs = zip(self._runs, self._runs[1:], strict=False)
+        if len(self._files) == 1 and all(order.rank(a.last) <= order.rank(b.first) for a, b in pairs):
+            return
+        self._out = self._create()
+        for group in _regroup(order.merge(self._runs, self._plan.sorted_by), self._plan.group_rows):
+            self._out.write(group)
+        self.close()
+        for path in self._files[:-1]:
+            path.unlink()
+        del self._files[:-1]
+
+    def publish(self, name: str) -> Path:
+        """Give the finished file its name."""
+        (temporary,) = self._files
+        path = temporary.replace(self.folder / name)
+        self._files = []
+        return path
+
+    def drop(self) -> None:
+        """Remove its files."""
+        if self._out is not None:
+            out, self._out = self._out, None
+            with contextlib.suppress(OSError):  # a full disk: the file goes anyway
+                out.abandon()
+        for path in self._files:
+            path.unlink(missing_ok=True)
+        self._files, self._waiting = [], []
+
+
+def _copy(frame: pl.DataFrame) -> pl.DataFrame:
+    """Copy the rows: a slice would keep all of the frame it was cut from."""
+    return pl.concat([frame.head(1), frame.slice(1)], rechunk=True)
+
+
+def _regroup(frames: Iterator[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame]:
+    """Cut frames anew, into frames of so many rows (the last may have fewer)."""
+    held: list[pl.DataFrame] = []
+    for frame in frames:
+        held.append(frame)
+        while sum(piece.height for piece in held) >= rows:
+            joined = pl.concat(held)
+            yield joined.head(rows)
+            held = [joined.slice(rows)]
+    if any(piece.height for piece in held):
+        yield pl.concat(held)

@@ -1,0 +1,196 @@
+"""The folders of a dataset: ``column=value`` partitions, parts and their temporary names.
+
+Polars, DuckDB and pyarrow read back alike what is written here: values are URL-quoted, null has Hive's name.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+import polars as pl
+
+from cbtools.errors import ConfigError, DatasetError
+
+NULL: Final = "__HIVE_DEFAULT_PARTITION__"
+"""Stands for null in a folder's name."""
+
+Value = str | int | bool | dt.date | None
+"""A partition's value."""
+
+_PLAIN_DTYPES = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64)
+DTYPES: Final[Mapping[str, pl.DataType]] = {
+    str(dtype): dtype() for dtype in (pl.String, pl.Boolean, pl.Date, *_PLAIN_DTYPES)
+}
+"""The dtypes a partition column may have, by name."""
+
+_UNFIT = frozenset('/\\=%*?[]{}:"<>|#')
+_LONGEST_NAME = 255  # bytes; what Linux, macOS and Windows agree on
+_TEMPORARY = re.compile(r"\.part_(?P<segment>.+)\.[0-9]+\.tmp", re.DOTALL)
+
+
+def dataset_root(root: str | os.PathLike[str], table: str | None) -> Path:
+    """Give the folder of a dataset: the root, or the table's folder in it.
+
+    Raises
+    ------
+    ConfigError
+        If the table's name is not one folder's.
+    """
+    if table is None:
+        return Path(root)
+    if not table or table[0] in "._" or "=" in table or Path(table).name != table:
+        raise ConfigError(f"table {table!r} is not the name of a folder")
+    return Path(root) / table
+
+
+def part_name(segment: str) -> str:
+    """Give the file name of a segment's parts.
+
+    Parameters
+    ----------
+    segment : str
+        Name of the segment.
+
+    Returns
+    -------
+    str
+        ``part_<segment>.parquet``.
+
+    Raises
+    ------
+    ConfigError
+        If the segment's name cannot be part of a file name.
+
+    Examples
+    --------
+    >>> part_name("segment_20251126T14_00001")
+    'part_segment_20251126T14_00001.parquet'
+    """
+    if not segment or not segment.isprintable() or any(sign in segment for sign in "/\\"):
+        raise ConfigError(
+            f"segment {segment!r} cannot be part of a file name: it must not be empty, nor hold a path "
+            "separator or a control character"
+        )
+    if len(os.fsencode(temporary_name(segment, 99_999))) > _LONGEST_NAME:
+        raise ConfigError(f"segment {segment!r} is too long for a file name: give a shorter one")
+    return f"part_{segment}.parquet"
+
+
+def segment_of(name: str) -> str | None:
+    """Give the segment of a part by its file name; None if it is not the name of a part."""
+    if name.startswith("part_") and name.endswith(".parquet") and len(name) > len("part_.parquet"):
+        return name[len("part_") : -len(".parquet")]
+    return None
+
+
+def temporary_name(segment: str, number: int) -> str:
+    """Give a name under which a part is written: hidden and without the ending, so no scanner takes it."""
+    return f".part_{segment}.{number}.tmp"
+
+
+def temporary_segment_of(name: str) -> str | None:
+    """Give the segment of a temporary file by its name; None if it is not one of ours."""
+    match = _TEMPORARY.fullmatch(name)
+    return match["segment"] if match else None
+
+
+def check_column(name: str, dtype: pl.DataType) -> None:
+    """Raise a ConfigError unless a column of this name and dtype can be a partition."""
+    if (
+        not name
+        or name[0] in "._"
+        or not name.isprintable()
+        or any(sign in name for sign in '/\\=%*?[]{}:"<>|#')
+    ):
+        raise ConfigError(
+            f"cannot partition by {name!r}: readers do not agree on such a name as a folder. Rename the column "
+            "to letters, digits and underscores, not starting with one"
+        )
+    if not isinstance(dtype, pl.Enum | pl.Categorical) and str(dtype) not in DTYPES:
+        raise ConfigError(
+            f"cannot partition by {name!r} of dtype {dtype}: a folder's name holds text, whole numbers, "
+            "booleans and dates. Partition by 'date' or 'hour' for times; cut a number into classes"
+        )
+
+
+def folder(values: Mapping[str, Value]) -> Path:
+    """Give the path of a partition inside its dataset.
+
+    Parameters
+    ----------
+    values : mapping of str to str, int, bool, date or None
+        Partition column → value, outermost first.
+
+    Returns
+    -------
+    pathlib.Path
+        Relative to the dataset's root.
+
+    Raises
+    ------
+    DatasetError
+        If a value is the very text that stands for null.
+
+    Examples
+    --------
+    >>> folder({"product_id": "A/B", "hour": None}).as_posix()
+    'product_id=A%2FB/hour=__HIVE_DEFAULT_PARTITION__'
+    """
+    return Path(*(f"{name}={_text(name, value)}" for name, value in values.items()))
+
+
+def text_of(value: Value) -> str | None:
+    """Give a value as text, unquoted."""
+    if value is None:
+        return None
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _text(name: str, value: Value) -> str:
+    plain = text_of(value)
+    if plain is None:
+        return NULL
+    if plain == NULL:
+        raise DatasetError(f"{name} holds {NULL!r}, which stands for null in a folder's name: rename it")
+    text = quote(plain, safe="")
+    if len(name) + 1 + len(text) > _LONGEST_NAME:
+        raise DatasetError(f"{name} holds a value too long for a folder's name: {text[:60]}...")
+    return text
+
+
+def names_of(relative: Sequence[str]) -> tuple[str, ...]:
+    """Give the partition columns of a folder, from its path's parts inside the dataset."""
+    return tuple(part.partition("=")[0] for part in relative)
+
+
+def walk(root: Path) -> Iterator[tuple[tuple[str, ...], list[os.DirEntry[str]]]]:
+    """Walk the partition folders of a dataset, outer before inner, sorted by name.
+
+    Parameters
+    ----------
+    root : pathlib.Path
+        The dataset's root; need not exist.
+
+    Yields
+    ------
+    tuple of (tuple of str, list of os.DirEntry)
+        The folder's path inside the root, as its parts, and the files in it. Only folders named
+        ``column=value`` are entered: what else lies in the root is not of the dataset.
+    """
+    waiting: list[tuple[str, ...]] = [()]
+    while waiting:
+        here = waiting.pop()
+        try:
+            with os.scandir(root.joinpath(*here)) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+        except FileNotFoundError:  # removed meanwhile, by another segment's writer
+            continue
+        inner = [e.name for e in entries if "=" in e.name and e.name[0] not in "._" and e.is_dir()]
+        waiting.extend((*here, name) for name in reversed(inner))
+        yield here, [e for e in entries if e.is_file()]

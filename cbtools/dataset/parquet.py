@@ -1,0 +1,150 @@
+"""One Parquet file of a dataset: encodings, sizes, statistics and what its footer tells about the columns."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+
+from cbtools.schema import SCHEMA_VERSION, Column
+
+ROW_GROUP_BYTES: Final = 48 << 20
+ROW_GROUP_ROWS: Final = 262_144
+"""A row group has this many rows, or fewer of a wide table: it should fit `ROW_GROUP_BYTES` in memory."""
+
+_FEWEST_ROWS = 8_192
+_TEXT_BYTES = 32  # what a text or list is taken to need, in a row
+_DICTIONARY_BYTES = 1 << 20
+
+
+def encoding(dtype: pl.DataType) -> str:
+    """Choose the encoding of a column: the one table of encodings.
+
+    Times and counters rise by small steps: differences. Prices, sizes, sides and names are few and repeat: a
+    dictionary (pyarrow falls back to plain values where they are not few). The rest as it comes.
+    """
+    if dtype in (pl.Int128, pl.UInt128):
+        return "PLAIN"
+    if dtype.is_integer() or dtype.is_temporal():
+        return "DELTA_BINARY_PACKED"
+    if dtype.is_float() or dtype in (pl.String, pl.Enum, pl.Categorical, pl.List(pl.String)):
+        return "dictionary"
+    return "PLAIN"
+
+
+def row_bytes(schema: Mapping[str, pl.DataType]) -> int:
+    """Give what a row needs in memory, roughly, texts and lists apart from their length."""
+    return sum(_BYTES.get(dtype.base_type(), _TEXT_BYTES) for dtype in schema.values())
+
+
+_BYTES: dict[Any, int] = {pl.Boolean: 1, pl.Int8: 1, pl.UInt8: 1, pl.Int16: 2, pl.UInt16: 2, pl.Enum: 4}
+_BYTES |= dict.fromkeys((pl.Int32, pl.UInt32, pl.Float32, pl.Date, pl.Categorical), 4)
+_BYTES |= dict.fromkeys((pl.Int64, pl.UInt64, pl.Float64, pl.Datetime, pl.Duration, pl.Time), 8)
+
+
+def row_group_rows(schema: Mapping[str, pl.DataType]) -> int:
+    """Give the rows of a row group: of the columns alone, so that no cut of the input moves its borders."""
+    return max(_FEWEST_ROWS, min(ROW_GROUP_ROWS, ROW_GROUP_BYTES // max(1, row_bytes(schema))))
+
+
+def footer(
+    *, segment: str, table: str | None, columns: Iterable[Column], partition_by: Mapping[str, pl.DataType]
+) -> dict[str, str]:
+    """Make a part's key-value metadata: which table and columns, by which program, of which segment."""
+    described = [
+        {"name": c.name, "dtype": str(c.dtype), "unit": c.unit, "meaning": c.meaning, "null": c.null}
+        for c in columns
+    ]
+    entries = {
+        "cbtools.version": package_version(),
+        "cbtools.segment": segment,
+        "cbtools.partition_by": _json({name: dtype_name(dtype) for name, dtype in partition_by.items()}),
+    }
+    if table is not None:
+        entries["cbtools.table"] = table
+        entries["cbtools.schema_version"] = str(SCHEMA_VERSION)
+        entries["cbtools.columns"] = _json(described)
+    return entries
+
+
+def dtype_name(dtype: pl.DataType) -> str:
+    """Name a partition column's dtype; an Enum or Categorical is text in a folder's name."""
+    return "String" if isinstance(dtype, pl.Enum | pl.Categorical) else str(dtype)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+@cache
+def package_version() -> str:
+    """Give the version of cbtools ("unknown" where it runs without being installed)."""
+    try:
+        return version("cbtools")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+class PartFile:
+    """A Parquet file being written, a row group a call; closing it puts it onto the disk."""
+
+    def __init__(
+        self, path: Path, schema: pl.Schema, *, metadata: Mapping[str, str], sorted_by: list[str]
+    ) -> None:
+        import pyarrow.parquet as pq  # 50 ms, which `import cbtools` need not pay
+
+        self.path = path
+        self.rows = 0
+        chosen = {name: encoding(dtype) for name, dtype in schema.items()}
+        names = list(schema)
+        self._metadata = dict(metadata)
+        self._out = pq.ParquetWriter(
+            path,
+            _arrow(schema.to_frame()).schema,
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=[_leaf(name, schema[name]) for name, way in chosen.items() if way == "dictionary"],
+            column_encoding={name: way for name, way in chosen.items() if way == "DELTA_BINARY_PACKED"},
+            dictionary_pagesize_limit=_DICTIONARY_BYTES,
+            sorting_columns=[pq.SortingColumn(names.index(n), nulls_first=True) for n in sorted_by] or None,
+        )
+
+    def write(self, frame: pl.DataFrame) -> None:
+        """Write a frame as one row group."""
+        self._out.write_table(_arrow(frame), row_group_size=max(1, frame.height))
+        self.rows += frame.height
+
+    def close(self) -> None:
+        """Write the footer and have the file on the disk."""
+        self._out.add_key_value_metadata(self._metadata)
+        self._out.close()
+        sync(self.path)
+
+    def abandon(self) -> None:
+        """Close the file, whatever it holds: it is about to be removed."""
+        self._out.close()
+
+
+def _arrow(frame: pl.DataFrame) -> Any:
+    return frame.to_arrow(compat_level=pl.CompatLevel.oldest())  # text views are not for every reader
+
+
+def _leaf(name: str, dtype: pl.DataType) -> str:
+    return f"{name}.list.element" if isinstance(dtype, pl.List) else name
+
+
+def sync(path: Path) -> None:
+    """Have a file or a folder on the disk."""
+    if path.is_dir() and os.name == "nt":  # Windows knows no such thing for a folder
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

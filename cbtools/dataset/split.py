@@ -1,0 +1,111 @@
+"""A frame before it is written: whether its columns fit, and which rows go to which partition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, cast
+
+import polars as pl
+
+from cbtools.dataset import hive
+from cbtools.errors import DatasetError, unknown_name
+from cbtools.schema import DERIVED, Column
+
+DERIVED_DTYPES: Final = {column.name: pl.Schema({"x": column.dtype})["x"] for column in DERIVED}
+"""Dtypes of the partition columns that a frame need not have."""
+
+_CLOCKS = ("server_time", "capture_time")
+
+
+def check_columns(table: str | None, columns: Sequence[Column], schema: Mapping[str, pl.DataType]) -> None:
+    """Raise a DatasetError unless the columns of the table are there, with their dtypes."""
+    missing = [column.name for column in columns if column.name not in schema]
+    if missing:
+        raise DatasetError(
+            f"{table} needs {', '.join(missing)}, which the frame does not have: {', '.join(schema)}"
+        )
+    wanted = {column.name: column.dtype for column in columns} | (DERIVED_DTYPES if columns else {})
+    for name, dtype in wanted.items():
+        if name in schema and schema[name] != dtype:
+            raise DatasetError(f"{table}.{name} is {schema[name]}, but must be {dtype}: cast it")
+
+
+def check_same(first: pl.Schema, schema: pl.Schema) -> None:
+    """Raise a DatasetError unless a frame has the columns of the first one."""
+    if schema == first or dict(schema) == dict(first):
+        return
+    changes = [f"{name} is missing" for name in first if name not in schema]
+    changes += [f"{name} is new" for name in schema if name not in first]
+    changes += [
+        f"{name} is {schema[name]} and was {dtype}"
+        for name, dtype in first.items()
+        if name in schema and schema[name] != dtype
+    ]
+    raise DatasetError(f"the columns differ from those of the frames before: {'; '.join(changes)}")
+
+
+def check_nulls(table: str | None, columns: Sequence[Column], frame: pl.DataFrame) -> None:
+    """Raise a DatasetError if a column that is never null holds a null."""
+    for column in columns:
+        if not column.null and (count := frame[column.name].null_count()):
+            raise DatasetError(
+                f"{table}.{column.name} is never null, but {count:,} of {frame.height:,} rows have none: drop "
+                "these rows, or find out where they come from"
+            )
+
+
+def partition_dtypes(by: Sequence[str], schema: Mapping[str, pl.DataType]) -> dict[str, pl.DataType]:
+    """Give the dtypes of the partition columns.
+
+    Raises
+    ------
+    ConfigError
+        If one is neither in the frame nor derived, or cannot be a folder.
+    """
+    timed = any(isinstance(schema.get(clock), pl.Datetime) for clock in _CLOCKS)
+    known = {**(DERIVED_DTYPES if timed else {}), **schema}
+    for name in by:
+        if name not in known:
+            raise unknown_name("partition column", name, [*schema, *known])
+        hive.check_column(name, known[name])
+    return {name: known[name] for name in by}
+
+
+def by_partition(
+    frame: pl.DataFrame, by: Sequence[str]
+) -> Iterator[tuple[tuple[hive.Value, ...], pl.DataFrame]]:
+    """Split a frame by its partition columns.
+
+    Yields
+    ------
+    tuple of (tuple, polars.DataFrame)
+        The partition's values and its rows, in their order, without the partition columns.
+    """
+    if not frame.height:
+        return
+    keys = frame.select(_key(name, frame.schema).alias(name) for name in by)
+    kept = frame.drop(by, strict=False)
+    if all(_is_constant(keys[name]) for name in by):  # the usual case, and no row is moved
+        yield (cast("tuple[hive.Value, ...]", keys.row(0)) if by else ()), kept
+        return
+    names = [f"__key_{name}" for name in by]
+    wide = kept.hstack(keys.rename(dict(zip(by, names, strict=True))))
+    parts = wide.partition_by(names, maintain_order=True, include_key=False, as_dict=True)
+    yield from cast("dict[tuple[hive.Value, ...], pl.DataFrame]", parts).items()
+
+
+def _is_constant(keys: pl.Series) -> bool:
+    return bool(keys.eq_missing(keys.head(1)).all())
+
+
+def _key(name: str, schema: Mapping[str, pl.DataType]) -> pl.Expr:
+    if name in schema:
+        return pl.col(name)
+    clock = pl.coalesce(_in_utc(pl.col(clock), schema[clock]) for clock in _CLOCKS if clock in schema)
+    return clock.dt.date() if name == "date" else clock.dt.hour().cast(DERIVED_DTYPES["hour"])
+
+
+def _in_utc(clock: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """Take a time to UTC; one without a zone is taken as UTC."""
+    zone = dtype.time_zone if isinstance(dtype, pl.Datetime) else None
+    return clock.dt.replace_time_zone("UTC") if zone is None else clock.dt.convert_time_zone("UTC")

@@ -1,0 +1,340 @@
+"""Frames → a partitioned dataset: streaming, in bounded memory, each part whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Literal, Self
+
+import polars as pl
+
+from cbtools import schema as tables
+from cbtools.dataset import hive, split
+from cbtools.dataset.draft import Draft, Plan
+from cbtools.dataset.parquet import footer, sync
+from cbtools.dataset.written import Part, Written
+from cbtools.errors import ConfigError, DatasetError
+from cbtools.schema import Column
+
+BUFFER_BYTES: Final = 192 << 20
+"""Rows that wait for their row group to fill need no more than this, over all partitions of a writer."""
+
+_OPEN_FILES: Final = 64
+_PIECE_ROWS: Final = 262_144
+
+
+class DatasetWriter:
+    """Write frames into a partitioned dataset, chunk by chunk, and publish them at the end.
+
+    No reader sees anything before `publish`: until then rows lie in temporary files which no scanner takes.
+    Leaving a ``with`` block without having published aborts. To publish many tables together, `finish` all of
+    them first (what can fail, fails there), then `publish` each.
+
+    A writer is for one thread at a time (any thread: encoding releases the GIL), and a segment's name is for
+    one writer at a time. Writers of different segments do not disturb each other.
+
+    Parameters
+    ----------
+    root : str or os.PathLike
+        Folder of the dataset, or of the datasets where `table` is given.
+    table : str, optional
+        A table of `cbtools.schema`: its dataset is the folder ``root/table``; frames must have its columns.
+    partition_by : str or sequence of str
+        Partition columns, outermost first: columns of the frames, or ``"date"`` and ``"hour"``, derived from
+        server_time (from capture_time where that is null; UTC).
+    segment : str, optional
+        Name of the segment, which names the parts; ``"data"`` by default.
+    columns : sequence of Column, optional
+        The table's columns, where `cbtools.schema` does not list the table.
+    buffer_bytes : int, optional
+        Bound of what waits in memory for row groups to fill.
+
+    Raises
+    ------
+    ConfigError
+        If the table is not known, or the segment cannot name a file.
+    DatasetError
+        If the dataset is partitioned by other columns already.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as root, DatasetWriter(root, partition_by="k") as writer:
+    ...     writer.write(pl.DataFrame({"k": ["a", "b"], "x": [1, 2]}))
+    ...     writer.write(pl.DataFrame({"k": ["a"], "x": [3]}))
+    ...     written = writer.publish()
+    >>> written.rows, [part.values for part in written.parts]
+    (3, [{'k': 'a'}, {'k': 'b'}])
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        *,
+        table: str | None = None,
+        partition_by: str | Sequence[str],
+        segment: str | None = None,
+        columns: Sequence[Column] | None = None,
+        buffer_bytes: int = BUFFER_BYTES,
+    ) -> None:
+        self._table = table
+        self._columns = tuple(columns) if columns else tables.columns(table) if table is not None else ()
+        self._root = hive.dataset_root(root, table)
+        self._by = [partition_by] if isinstance(partition_by, str) else list(partition_by)
+        if len(set(self._by)) < len(self._by):
+            raise ConfigError(f"partition_by names a column twice: {', '.join(self._by)}")
+        self._segment = "data" if segment is None else segment
+        self._name = hive.part_name(self._segment)
+        self._limit = buffer_bytes
+        self._state: Literal["open", "finished", "published", "aborted"] = "open"
+        self._schema: pl.Schema | None = None
+        self._plan: Plan | None = None
+        self._drafts: dict[tuple[hive.Value, ...], Draft] = {}
+        self._open: dict[int, Draft] = {}
+        self._waiting_bytes = 0
+        self._made: list[Path] = []
+        self._old = self._look_around()
+
+    def _look_around(self) -> list[Path]:
+        """Find the segment's parts of earlier runs; remove what a crashed one left behind."""
+        old = []
+        for relative, files in hive.walk(self._root):
+            for entry in files:
+                if entry.name == self._name:
+                    old.append(Path(entry.path))
+                elif hive.temporary_segment_of(entry.name) == self._segment:
+                    Path(entry.path).unlink(missing_ok=True)
+                elif hive.segment_of(entry.name) is not None and hive.names_of(relative) != tuple(self._by):
+                    raise DatasetError(
+                        f"{self._root} is partitioned by {', '.join(hive.names_of(relative)) or 'nothing'}, not "
+                        f"by {', '.join(self._by) or 'nothing'} ({entry.path} is there): give the same "
+                        "partition_by, or another root"
+                    )
+        return old
+
+    def begin(self, schema: Mapping[str, pl.DataType]) -> None:
+        """Check the columns of the frames to come; `write` does it with the first frame.
+
+        Parameters
+        ----------
+        schema : mapping of str to polars.DataType
+            Column name → dtype.
+
+        Raises
+        ------
+        ConfigError
+            If a partition column is not there, or cannot be one.
+        DatasetError
+            If a column of the table is missing, or has another dtype. Columns which the table does not have
+            are kept, behind the table's: features ride along.
+        """
+        split.check_columns(self._table, self._columns, schema)
+        types = split.partition_dtypes(self._by, schema)
+        ordered = [column.name for column in self._columns]
+        self._schema = pl.Schema({name: schema[name] for name in [*ordered, *schema]})
+        kept = pl.Schema({name: dtype for name, dtype in self._schema.items() if name not in self._by})
+        if not kept:
+            raise ConfigError("partition_by names every column: nothing is left to write")
+        told = footer(segment=self._segment, table=self._table, columns=self._columns, partition_by=types)
+        self._plan = Plan(self._segment, kept, told, self._make_folder)
+
+    def write(self, frame: pl.DataFrame) -> None:
+        """Take rows.
+
+        Parameters
+        ----------
+        frame : polars.DataFrame
+            Rows with the columns of the first frame, in any order of the columns.
+
+        Raises
+        ------
+        ConfigError, DatasetError
+            As `begin`; and a DatasetError if the columns change, or if one that is never null holds a null.
+        """
+        if self._state != "open":
+            raise DatasetError(f"this writer is {self._state}: it takes no more rows")
+        if self._schema is None:
+            self.begin(frame.schema)
+        assert self._schema is not None
+        split.check_same(self._schema, frame.schema)
+        split.check_nulls(self._table, self._columns, frame)
+        for piece in frame.select(self._schema.names()).iter_slices(_PIECE_ROWS):
+            for values, rows in split.by_partition(piece, self._by):
+                self._add(values, rows)
+            self._bound_memory()
+
+    def _add(self, values: tuple[hive.Value, ...], rows: pl.DataFrame) -> None:
+        assert self._plan is not None
+        draft = self._drafts.get(values)
+        if draft is None:
+            named = dict(zip(self._by, values, strict=True))
+            draft = self._drafts[values] = Draft(self._plan, self._root / hive.folder(named), named)
+        before = draft.waiting_bytes
+        draft.add(rows)
+        self._waiting_bytes += draft.waiting_bytes - before
+        self._bound_files(draft)
+
+    def _bound_memory(self) -> None:
+        """Write the drafts with the most rows waiting, until what waits is within the bound."""
+        while self._waiting_bytes > self._limit:
+            largest = max(self._drafts.values(), key=lambda draft: draft.waiting_bytes)
+            self._waiting_bytes -= largest.waiting_bytes
+            largest.flush()
+            self._bound_files(largest)
+
+    def _bound_files(self, draft: Draft) -> None:
+        """Close the file that was written to longest ago, if too many are open."""
+        if draft.is_open:
+            self._open.pop(id(draft), None)
+            self._open[id(draft)] = draft
+        if len(self._open) > _OPEN_FILES:
+            self._open.pop(next(iter(self._open))).close()
+
+    def _make_folder(self, folder: Path) -> None:
+        for path in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
+            path.mkdir(exist_ok=True)
+            self._made.append(path)
+
+    def finish(self) -> None:
+        """Have all rows on the disk, sorted, under temporary names; no more rows can be written then.
+
+        Raises
+        ------
+        DatasetError
+            If the writer was aborted or has published already.
+        """
+        if self._state == "finished":
+            return
+        if self._state != "open":
+            raise DatasetError(f"this writer is {self._state}: there is nothing to finish")
+        for draft in self._drafts.values():
+            draft.finish()
+        self._state = "finished"
+
+    def publish(self) -> Written:
+        """Make the rows the dataset's: they replace all that this segment had there, and nothing else.
+
+        Returns
+        -------
+        Written
+            The parts now there, and those removed because the segment no longer has rows in them.
+
+        Raises
+        ------
+        DatasetError
+            If the writer was aborted or has published already.
+        """
+        self.finish()
+        parts = []
+        for draft in sorted(self._drafts.values(), key=lambda draft: draft.folder):
+            path = draft.publish(self._name)
+            parts.append(Part(path, draft.rows, path.stat().st_size, draft.values))
+        now = {part.path for part in parts}
+        removed = tuple(path for path in self._old if path not in now)
+        for path in removed:
+            path.unlink(missing_ok=True)
+        for folder in self._folders_of([*now, *removed]):
+            sync(folder)
+        _remove_empty(folder for folder in self._folders_of(removed) if folder != self._root)
+        self._state = "published"
+        return Written(tuple(parts), removed)
+
+    def _folders_of(self, paths: Iterable[Path]) -> list[Path]:
+        """Give the folders on the way from the paths up to the root, inner before outer."""
+        folders = {folder for path in paths for folder in path.parents if folder.is_relative_to(self._root)}
+        return sorted(folders, key=lambda folder: -len(folder.parts))
+
+    def abort(self) -> None:
+        """Remove what was written and is not published; after `publish` there is nothing to do."""
+        if self._state == "published":
+            return
+        self._state = "aborted"
+        for draft in self._drafts.values():
+            draft.drop()
+        _remove_empty(reversed(self._made))
+        self._drafts, self._open, self._made = {}, {}, []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.abort()
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        with contextlib.suppress(OSError):  # not empty, or gone
+            folder.rmdir()
+
+
+def write_dataset(
+    frame: pl.LazyFrame | pl.DataFrame,
+    root: str | os.PathLike[str],
+    *,
+    partition_by: str | Sequence[str],
+    segment: str | None = None,
+    table: str | None = None,
+    columns: Sequence[Column] | None = None,
+) -> Written:
+    """Write a frame as a segment of a partitioned dataset; a lazy one is streamed, in bounded memory.
+
+    The parts are ``root[/table]/<column>=<value>/.../part_<segment>.parquet``: zstd, statistics, rows sorted
+    by (server_time, sequence_num, line) as far as these columns exist, stably, nulls first. They appear at the
+    end, each whole; writing the same segment again replaces its parts and touches no other's. On an exception
+    the dataset stays as it was.
+
+    Parameters
+    ----------
+    frame : polars.LazyFrame or polars.DataFrame
+        The rows. Columns which the table does not have are kept, behind the table's.
+    root : str or os.PathLike
+        Folder of the dataset, or of the datasets where `table` is given.
+    partition_by : str or sequence of str
+        Partition columns, outermost first: columns of the frame (texts, whole numbers, booleans, dates), or
+        ``"date"`` (Date) and ``"hour"`` (Int8), derived from server_time (from capture_time where that is
+        null; UTC) unless the frame has them. They are in the path only. Empty: one part in the root.
+    segment : str, optional
+        Name of the segment, which names the parts; ``"data"`` by default.
+    table : str, optional
+        A table of `cbtools.schema`: its dataset is the folder ``root/table``, and the frame must have its
+        columns.
+    columns : sequence of Column, optional
+        The table's columns, where `cbtools.schema` does not list the table.
+
+    Returns
+    -------
+    Written
+        The parts, their rows and sizes. Without rows there is no part.
+
+    Raises
+    ------
+    ConfigError
+        If the table or a partition column is not known, or the segment cannot name a file.
+    DatasetError
+        If a column of the table is missing, has another dtype, or holds a null which it must not; if the
+        dataset is partitioned by other columns already.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> frame = pl.DataFrame({"product_id": ["BTC-USD", "A/B"], "price": [64000.5, 1.0]})
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     written = write_dataset(frame, root, partition_by="product_id", segment="s1")
+    ...     [part.path.relative_to(root).as_posix() for part in written.parts]
+    ['product_id=A%2FB/part_s1.parquet', 'product_id=BTC-USD/part_s1.parquet']
+    """
+    with DatasetWriter(
+        root, table=table, partition_by=partition_by, segment=segment, columns=columns
+    ) as writer:
+        if isinstance(frame, pl.DataFrame):
+            writer.write(frame)
+        else:
+            writer.begin(frame.collect_schema())
+            for batch in frame.collect_batches(maintain_order=True):
+                writer.write(batch)
+        return writer.publish()
