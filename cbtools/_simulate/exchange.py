@@ -34,6 +34,7 @@ class Exchange:
         self.markets = markets
         self.now_us = start_us
         self.start_us = start_us
+        self.beaten = 0
         self.random = Draws(seed, 2)
         self._roll = self.random.rolls().__next__
         self.quotes = [(0, 0, 0, 0)] * len(markets)
@@ -50,7 +51,7 @@ class Exchange:
         return self.lags[self.lag_at - count : self.lag_at]
 
     def greet(self) -> list[Frame]:
-        """Begin a connection: each channel's acknowledgement and snapshots, all within one slot."""
+        """Begin a connection: each channel's acknowledgement and snapshots."""
         bare: list[tuple[str, str, str, int, bool]] = []
         names = [market.product.name for market in self.markets]
         for i, channel in enumerate(_CHANNELS):
@@ -63,7 +64,7 @@ class Exchange:
             frames.append(Frame(time_ns, channel, name, events, rows, snapshot, best))
         for market in self.markets:
             market.trades = []
-        self.now_us += SLOT_US
+        self.now_us += 2 * SLOT_US  # so that whatever comes next has happened after the snapshots
         return frames
 
     def sleep(self) -> None:
@@ -114,9 +115,10 @@ class Exchange:
         return before != self.quotes[i] and self._roll() % 1_000 < _QUOTE_TICKERS
 
     def _heartbeat(self) -> Iterator[Frame]:
-        passed = self.now_us - self.start_us
-        if passed % 1_000_000 == 0:
-            counter = _UPTIME + passed // 1_000_000
+        second = (self.now_us - self.start_us) // 1_000_000
+        if second > self.beaten:
+            self.beaten = second
+            counter = _UPTIME + second
             late_ns = 0 if counter % 10 == 0 else self._roll()  # now and then a time without fraction
             time_ns = self.now_us * 1_000 + late_ns
             yield Frame(time_ns, "heartbeats", "", heartbeat(time_ns, counter), 0)
@@ -133,12 +135,7 @@ def _snapshot(channel: str, market: Market) -> Iterator[tuple[str, str, str, int
         events, rows = level2_snapshot(market)
         yield "l2_data", name, events, rows, True
     elif channel == "market_trades":
-        yield (
-            "market_trades",
-            name,
-            market_trades(market, market.history, snapshot=True),
-            len(market.history),
-            True,
-        )
+        events = market_trades(market, market.history, snapshot=True)
+        yield "market_trades", name, events, len(market.history), True
     elif channel == "ticker":
         yield "ticker", name, ticker(market, snapshot=True), 1, True

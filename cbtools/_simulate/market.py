@@ -172,8 +172,8 @@ class Market:
             self._move(taken, floor + 1 if up else -floor, trades, now_us)
         else:
             self._take(taken, now_us)
-        # The quotes follow from behind the aggressor: what was taken is shown as gone, not as filled again.
-        if taken.best() + other.best() > 1:
+        # The quotes follow from behind the aggressor, mostly at once.
+        if taken.best() + other.best() > 1 and self._roll() & 1:
             other.put(1 - taken.best(), self._size())
         return moves or len(self.trades) > first
 
@@ -284,13 +284,16 @@ class Market:
             levels[key] = net[key] = units
 
     def _close_spread(self) -> None:
-        """Bring the best back to a tick apart, nearly always."""
+        """Bring the best back to a tick apart, nearly always.
+
+        What a trade has taken is shown as gone, not as filled again: then the other side comes nearer.
+        """
         bid, ask = self.bids.best(), self.asks.best()
-        if bid + ask == 1 or self._roll() % 100 < 8:
+        if bid + ask == 1 or self._roll() % 100 < 15:
             return
         rising = self.value * 2 > (ask - bid) * _FINE
         side, key = (self.bids, 1 - ask) if rising else (self.asks, 1 - bid)
-        if key in side.net:  # a level just taken by a trade stays as the trade left it
+        if key in side.net:
             side, key = (self.asks, 1 - bid) if rising else (self.bids, 1 - ask)
         if key not in side.net:
             side.put(key, self._size())
