@@ -39,8 +39,8 @@ class Plan:
 class Draft:
     """A part before it is published.
 
-    Rows wait in memory until they fill a row group, which is sorted and written. At the end, if the row groups
-    do not follow each other in order (or stand in more than one file), they are merged into a new file.
+    Rows wait in memory until they fill a row group, which is sorted and written. At the end, if the row
+    groups do not follow each other in order (or stand in several files), they are merged into a new file.
     """
 
     def __init__(self, plan: Plan, folder: Path, values: Mapping[str, hive.Value]) -> None:

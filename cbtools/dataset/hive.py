@@ -109,8 +109,8 @@ def check_column(name: str, dtype: pl.DataType) -> None:
         or any(sign in name for sign in '/\\=%*?[]{}:"<>|#')
     ):
         raise ConfigError(
-            f"cannot partition by {name!r}: readers do not agree on such a name as a folder. Rename the column "
-            "to letters, digits and underscores, not starting with one"
+            f"cannot partition by {name!r}: readers do not agree on such a name as a folder. Rename "
+            "it to letters, digits and underscores, not starting with one"
         )
     if not isinstance(dtype, pl.Enum | pl.Categorical) and str(dtype) not in DTYPES:
         raise ConfigError(

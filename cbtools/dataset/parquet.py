@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import polars as pl
 
+from cbtools.dataset import hive
 from cbtools.schema import SCHEMA_VERSION, Column
 
 ROW_GROUP_BYTES: Final = 48 << 20
@@ -64,7 +65,7 @@ def footer(
     entries = {
         "cbtools.version": package_version(),
         "cbtools.segment": segment,
-        "cbtools.partition_by": _json({name: dtype_name(dtype) for name, dtype in partition_by.items()}),
+        "cbtools.partition_by": _json({name: _dtype_name(dtype) for name, dtype in partition_by.items()}),
     }
     if table is not None:
         entries["cbtools.table"] = table
@@ -73,9 +74,20 @@ def footer(
     return entries
 
 
-def dtype_name(dtype: pl.DataType) -> str:
-    """Name a partition column's dtype; an Enum or Categorical is text in a folder's name."""
-    return "String" if isinstance(dtype, pl.Enum | pl.Categorical) else str(dtype)
+def _dtype_name(dtype: pl.DataType) -> str | list[str]:
+    """Name a partition column's dtype: an Enum by its categories."""
+    if isinstance(dtype, pl.Enum):
+        return dtype.categories.to_list()
+    return "String" if isinstance(dtype, pl.Categorical) else str(dtype)
+
+
+def partition_dtypes(footer: Mapping[str, str]) -> dict[str, pl.DataType]:
+    """Read the dtypes of the partition columns from a part's key-value metadata, as far as noted."""
+    named: dict[str, str | list[str]] = json.loads(footer.get("cbtools.partition_by", "{}"))
+    return {
+        name: pl.Enum(kind) if isinstance(kind, list) else hive.DTYPES.get(kind, pl.String())
+        for name, kind in named.items()
+    }
 
 
 def _json(value: object) -> str:

@@ -49,8 +49,8 @@ def check_nulls(table: str | None, columns: Sequence[Column], frame: pl.DataFram
     for column in columns:
         if not column.null and (count := frame[column.name].null_count()):
             raise DatasetError(
-                f"{table}.{column.name} is never null, but {count:,} of {frame.height:,} rows have none: drop "
-                "these rows, or find out where they come from"
+                f"{table}.{column.name} is never null, but {count:,} of {frame.height:,} rows have none: "
+                "drop these rows, or find out where they come from"
             )
 
 

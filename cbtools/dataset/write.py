@@ -109,8 +109,8 @@ class DatasetWriter:
                     Path(entry.path).unlink(missing_ok=True)
                 elif hive.segment_of(entry.name) is not None and hive.names_of(relative) != tuple(self._by):
                     raise DatasetError(
-                        f"{self._root} is partitioned by {', '.join(hive.names_of(relative)) or 'nothing'}, not "
-                        f"by {', '.join(self._by) or 'nothing'} ({entry.path} is there): give the same "
+                        f"{self._root} is partitioned by {', '.join(hive.names_of(relative)) or 'nothing'}, "
+                        f"not by {', '.join(self._by) or 'nothing'} ({entry.path} is there): give the same "
                         "partition_by, or another root"
                     )
         return old
@@ -284,9 +284,9 @@ def write_dataset(
     """Write a frame as a segment of a partitioned dataset; a lazy one is streamed, in bounded memory.
 
     The parts are ``root[/table]/<column>=<value>/.../part_<segment>.parquet``: zstd, statistics, rows sorted
-    by (server_time, sequence_num, line) as far as these columns exist, stably, nulls first. They appear at the
-    end, each whole; writing the same segment again replaces its parts and touches no other's. On an exception
-    the dataset stays as it was.
+    by (server_time, sequence_num, line) as far as these columns exist, stably, nulls first. They appear at
+    the end, each whole; writing the same segment again replaces its parts and touches no other's. On an
+    exception the dataset stays as it was.
 
     Parameters
     ----------

@@ -1,0 +1,248 @@
+"""A partitioned dataset → one lazy frame, which opens only the files that a query needs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import polars as pl
+
+from cbtools.dataset import hive
+from cbtools.dataset.parquet import partition_dtypes
+from cbtools.dataset.split import DERIVED_DTYPES
+from cbtools.errors import DatasetError, unknown_name
+from cbtools.schema import SEGMENT, TABLES, schema
+
+FOOTERS: Final = 256
+"""How many footers a scan reads to learn the columns, at about 0.1 ms each."""
+
+_PATH = "__path"
+
+
+@dataclass(frozen=True)
+class _File:
+    relative: tuple[str, ...]
+    entry: os.DirEntry[str]
+
+
+def scan_dataset(
+    root: str | os.PathLike[str],
+    table: str | None = None,
+    *,
+    columns: Sequence[str] | None = None,
+    segment: bool = False,
+    footers: Literal["some", "all"] = "some",
+) -> pl.LazyFrame:
+    """Scan a partitioned dataset lazily; a query opens only the files of the partitions it asks for.
+
+    Only finished parts (``part_*.parquet`` in folders named ``column=value``) are read, in the order of their
+    paths (numbers by value). The rows of a part are in order; those of different parts are not sorted into one.
+
+    The columns are the table's as `cbtools.schema` lists them, then what else the files hold, then ``date`` and
+    ``hour`` where the dataset is partitioned by them. A part that lacks a column (an older one) gives null. To
+    learn what else the files hold, up to 256 footers are read: all of a small dataset; of a large one those of
+    the 128 newest files and of 128 others spread evenly. Should another file hold a column besides, the query
+    that opens it fails and names the column, rather than leaving it out; ``footers="all"`` then finds it.
+
+    Parameters
+    ----------
+    root : str or os.PathLike
+        Folder of the dataset, or of the datasets where `table` is given.
+    table : str, optional
+        Name of the dataset's folder in `root`: a table of `cbtools.schema`, or any other.
+    columns : sequence of str, optional
+        The columns wanted, in that order; all by default.
+    segment : bool, default False
+        Whether to add the column ``segment`` (String): the segment whose part the row is of.
+    footers : {"some", "all"}, default "some"
+        Whether to read the footers of all files (a second for 10,000).
+
+    Returns
+    -------
+    polars.LazyFrame
+        Partition columns have the dtype they were written with (product_id: String, date: Date, hour: Int8).
+
+    Raises
+    ------
+    DatasetError
+        If there is no dataset, if its folders disagree in their partition columns, or its files in a dtype.
+    ConfigError
+        If there is no such column.
+
+    See Also
+    --------
+    write_dataset : Write one.
+
+    Notes
+    -----
+    Other programs read the same rows: ``pyarrow.dataset.dataset(path, partitioning="hive")``, and DuckDB's
+    ``read_parquet('path/**/*.parquet', hive_partitioning=true)``. They guess the partition columns' types from
+    the folders' names. DuckDB 2 keeps the nanoseconds of times (TIMESTAMPTZ_NS); versions before it cut them to
+    microseconds. Both give an Enum as text (pyarrow as a dictionary of text).
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from cbtools.dataset import write_dataset
+    >>> frame = pl.DataFrame({"product_id": ["BTC-USD", "A/B"], "price": [64000.5, 1.0]})
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     written = write_dataset(frame, root, partition_by="product_id", segment="s1")
+    ...     scan_dataset(root, segment=True).filter(product_id="A/B").collect().rows()
+    [(1.0, 'A/B', 's1')]
+    """
+    folder = hive.dataset_root(root, table)
+    files = _find(folder, Path(root), table)
+    by = _partition_columns(folder, files)
+    read = files if footers == "all" else _sample(files)
+    inside = _columns(table, by, read)
+    wanted = list(columns) if columns is not None else None
+    if wanted is not None and len(read) < len(files) and not set(wanted) <= {*by, *inside}:
+        inside = _columns(table, by, files)
+    types = _partition_types(table, by, read)
+    frame = _scan(folder, _in_order(files, types), types, inside, segment=segment, strict=wanted is None)
+    names = [*_ordered(table, inside, by), *([SEGMENT.name] if segment else [])]
+    for name in wanted or ():
+        if name not in names:
+            raise unknown_name("column", name, names)
+    return frame.select(names if wanted is None else [*wanted, *names[len(names) - segment :]])
+
+
+def _find(folder: Path, root: Path, table: str | None) -> list[_File]:
+    files = [
+        _File(relative, entry)
+        for relative, entries in hive.walk(folder)
+        for entry in entries
+        if hive.segment_of(entry.name) is not None
+    ]
+    if files:
+        return files
+    if folder.is_dir():
+        what = f"no dataset in {folder}: no part_*.parquet there, nor in folders named column=value"
+    else:
+        what = f"no dataset in {folder}: there is no such folder"
+    near = root if root.is_dir() else next(path for path in root.absolute().parents if path.is_dir())
+    there = sorted(path.name for path in near.iterdir() if path.name[0] not in "._")
+    hint = "Write one with write_dataset(frame, root, partition_by=...)"
+    if any(next(_parts(near / name), None) for name in there):
+        hint = f"Give {'another' if table else 'a'} table: scan_dataset(root, table)"
+    raise DatasetError(f"{what}. {near} holds: {', '.join(there) or 'nothing'}. {hint}")
+
+
+def _parts(folder: Path) -> Iterable[str]:
+    return (e.name for _, files in hive.walk(folder) for e in files if hive.segment_of(e.name))
+
+
+def _partition_columns(folder: Path, files: Sequence[_File]) -> tuple[str, ...]:
+    first = files[0]
+    by = hive.names_of(first.relative)
+    for file in files:
+        if hive.names_of(file.relative) != by:
+            raise DatasetError(
+                f"{folder} holds parts in different partitions, {first.entry.path} and {file.entry.path}: they are "
+                "of different datasets, move one away"
+            )
+    outer = {part.partition("=")[0] for part in folder.parts if "=" in part}
+    if outer & set(by):
+        raise DatasetError(
+            f"{folder} lies in a folder named like its partitions ({', '.join(sorted(outer & set(by)))}): a reader "
+            "cannot tell them apart. Move it, or scan the outer folder"
+        )
+    return by
+
+
+def _sample(files: list[_File]) -> list[_File]:
+    """Choose whose footers to read: the newest, which have the newest columns, and some of every region."""
+    if len(files) <= FOOTERS:
+        return files
+    half = FOOTERS // 2
+    newest = sorted(files, key=lambda file: file.entry.stat().st_mtime_ns)[-half:]
+    spread = [files[i * len(files) // half] for i in range(half)]
+    return list({file.entry.path: file for file in [*spread, *newest]}.values())
+
+
+def _columns(table: str | None, by: Sequence[str], files: Sequence[_File]) -> dict[str, pl.DataType]:
+    """Give the columns inside the files: the table's, and all that the footers of these files name."""
+    found: dict[str, pl.DataType] = dict(schema(table)) if table in TABLES else {}
+    whence = dict.fromkeys(found, "the table")
+    unreadable = ""
+    for file in files:
+        try:
+            there = pl.read_parquet_schema(file.entry.path)
+        except (pl.exceptions.ComputeError, OSError) as error:  # a query that needs the file will say so
+            unreadable = f"{file.entry.path}: {error}"
+            continue
+        for name, dtype in there.items():
+            if found.setdefault(name, dtype) != dtype:
+                raise DatasetError(
+                    f"{name} is {dtype} in {file.entry.path}, but {found[name]} in {whence[name]}: write the part "
+                    "again with the one dtype"
+                )
+            whence.setdefault(name, file.entry.path)
+    if not found:
+        raise DatasetError(f"no part can be read; {unreadable}. Run the segment again")
+    return {name: dtype for name, dtype in found.items() if name not in by}
+
+
+def _partition_types(table: str | None, by: Sequence[str], files: Sequence[_File]) -> dict[str, pl.DataType]:
+    """Give the dtypes of the partition columns: as the table says, as the writer noted, or text."""
+    noted: dict[str, pl.DataType] = {}
+    for file in files:
+        try:
+            noted = partition_dtypes(pl.read_parquet_metadata(file.entry.path))
+        except (pl.exceptions.ComputeError, OSError):
+            continue
+        break
+    known = {**DERIVED_DTYPES, **noted, **(schema(table) if table in TABLES else {})}
+    return {name: known.get(name, pl.String()) for name in by}
+
+
+def _in_order(files: list[_File], types: Mapping[str, pl.DataType]) -> list[str]:
+    numeric = [dtype.is_integer() for dtype in types.values()]
+
+    def place(file: _File) -> tuple[object, ...]:
+        texts = [part.partition("=")[2] for part in file.relative]
+        numbers = [
+            int(text) if number and text != hive.NULL else -1
+            for text, number in zip(texts, numeric, strict=True)
+        ]
+        return (*zip(numbers, texts, strict=True), file.entry.name)
+
+    return [file.entry.path for file in sorted(files, key=place)]
+
+
+def _scan(
+    folder: Path,
+    paths: list[str],
+    types: Mapping[str, pl.DataType],
+    inside: Mapping[str, pl.DataType],
+    *,
+    segment: bool,
+    strict: bool,
+) -> pl.LazyFrame:
+    outer = {part.partition("=")[0]: pl.String() for part in folder.parts if "=" in part}
+    if clash := outer.keys() & inside.keys():
+        raise DatasetError(
+            f"{folder} lies in a folder named like a column ({', '.join(sorted(clash))}): move it"
+        )
+    frame = pl.scan_parquet(
+        paths,
+        glob=False,
+        hive_partitioning=bool(types or outer),
+        hive_schema={**outer, **types} or None,
+        schema=dict(inside),
+        missing_columns="insert",
+        extra_columns="raise" if strict else "ignore",
+        include_file_paths=_PATH if segment else None,
+    )
+    if not segment:
+        return frame
+    return frame.with_columns(pl.col(_PATH).str.extract(r"(?s)part_([^/\\]+)\.parquet$").alias(SEGMENT.name))
+
+
+def _ordered(table: str | None, inside: Iterable[str], by: Iterable[str]) -> list[str]:
+    """Order the columns: the table's, what else is inside, the partition columns that are not the table's."""
+    first = [name for name in (schema(table) if table in TABLES else ()) if name in {*inside, *by}]
+    return list(dict.fromkeys([*first, *inside, *by]))
