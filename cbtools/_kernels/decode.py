@@ -13,6 +13,7 @@ Longer than a file should be, since a kernel may only call kernels of its own fi
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -141,6 +142,23 @@ def sheets(size: int) -> Sheets:
         floats=np.empty(16, np.float64),
         memo=np.append(np.zeros(_DICTIONARY, np.uint64), _dictionary()),
     )
+
+
+def limit_products(room: Sheets, names: Iterable[str]) -> None:
+    """Let the kernel take these products only; a name that it cannot hold can be met in ODD lines alone."""
+    held = [name for name in dict.fromkeys(names) if 0 < len(name.encode()) <= NAME_BYTES][:_N_NAMES]
+    for name in held:
+        words = np.frombuffer(name.encode().ljust(NAME_BYTES, b"\0"), np.uint64)
+        add_product(room.memo, words[0], words[1], words[2])
+    room.memo[ONLY] = 1
+
+
+def product_names(room: Sheets) -> list[str]:
+    """Give the names of the products met, in the order of their indices."""
+    names = room.memo[_NAMES : _NAMES + 3 * int(room.memo[_COUNT])].tobytes()
+    return [
+        names[k : k + NAME_BYTES].rstrip(b"\0").decode() for k in range(0, len(names), NAME_BYTES)
+    ]
 
 
 def _text(name: str) -> U8:
@@ -709,6 +727,12 @@ def decode_lines(
         i = _line_end(buf, max(i, at)) + 1
         n += 1
     return i, n, events, (level2, trades, tickers)
+
+
+@kernel
+def add_product(memo: U64, a: np.uint64, b: np.uint64, c: np.uint64) -> int:
+    """Note a product by its name's bytes."""
+    return _find_product(memo, a, b, c)
 
 
 @kernel

@@ -1,0 +1,212 @@
+"""Which files, their names, plain or compressed, and line-aligned pieces of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from glob import glob, has_magic
+from pathlib import Path
+from typing import Final, Protocol
+
+from cbtools.errors import SegmentError
+
+Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+"""A segment, a glob pattern, a folder of segments, or a list of these."""
+
+ENDINGS: Final = (".ndjson", ".ndjson.gz", ".ndjson.zst")
+PADDING: Final = 64
+"""Newlines behind the bytes of a piece, as the scanner needs them."""
+
+_MAGIC: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+# What can be read of a damaged stream is lost with the step in which the damage shows: a small one. It is the
+# same for every size of pieces, so that this does not change the result.
+_STEP: Final = 16_384
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some whole lines of a segment: the first ``size`` bytes of ``buffer``, which PADDING newlines follow.
+
+    ``last`` marks the segment's last piece, and ``damage`` says why its file could not be read to the end.
+    """
+
+    segment: str
+    buffer: bytearray
+    size: int
+    offset: int
+    last: bool = False
+    damage: str = ""
+
+
+def segment_name(path: str | os.PathLike[str]) -> str:
+    """Give a segment's name: its file's without the endings.
+
+    Parameters
+    ----------
+    path : path-like
+        The segment's file.
+
+    Returns
+    -------
+    str
+        E.g. ``"segment_20251126T14_00001"``.
+
+    Examples
+    --------
+    >>> segment_name("raw/ready/coinbase/segment_20251126T14_00001.ndjson.gz")
+    'segment_20251126T14_00001'
+    """
+    name = Path(path).name
+    for ending in sorted(ENDINGS, key=len, reverse=True):
+        if name.endswith(ending):
+            return name[: -len(ending)]
+    return name
+
+
+def find_segments(source: Source) -> list[Path]:
+    """Give the files that a source names.
+
+    Parameters
+    ----------
+    source : path-like, or list of path-like
+        A file, a glob pattern, or a folder (its ``.ndjson``, ``.ndjson.gz`` and ``.ndjson.zst`` files, those
+        of its sub-folders not); a list is taken in its own order.
+
+    Returns
+    -------
+    list of pathlib.Path
+        In the order in which they are read: by file name within a folder or a pattern.
+
+    Raises
+    ------
+    SegmentError
+        If a name stands for no file.
+    """
+    if not isinstance(source, str | os.PathLike):
+        paths = [path for one in source for path in find_segments(one)]
+        if not paths:
+            raise SegmentError("no segments: the list of sources is empty")
+        return paths
+    text = os.fspath(source)
+    path = Path(text)
+    if path.is_dir():
+        found = [entry for entry in path.iterdir() if entry.name.endswith(ENDINGS) and entry.is_file()]
+        if not found:
+            raise SegmentError(f"no segments in {text}: none of its files ends in {', '.join(ENDINGS)}")
+    elif path.exists():
+        return [path]
+    else:
+        found = [Path(name) for name in glob(text, recursive=True)] if has_magic(text) else []
+        found = [entry for entry in found if entry.is_file()]
+        if not found:
+            raise SegmentError(f"no such segment: {text} (a path, a glob pattern, a folder or a list of these)")
+    return sorted(found, key=lambda entry: (entry.name, str(entry)))
+
+
+class Stream(Protocol):
+    """What bytes are read from."""
+
+    def readinto(self, buffer: memoryview, /) -> int | None:
+        """Fill the buffer from its start on; 0 at the end."""
+
+    def tell(self) -> int:
+        """Bytes of the file read so far (before decompression)."""
+
+
+class _Compressed:
+    """A stream of decompressed bytes that tells how far it is in the file."""
+
+    def __init__(self, path: Path, codec: str) -> None:
+        import pyarrow as pa
+
+        self._file = pa.PythonFile(path.open("rb"), mode="r")
+        self._stream = pa.CompressedInputStream(self._file, codec)
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        return int(self._stream.readinto(buffer[:_STEP]))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+
+def open_segment(path: Path) -> Stream:
+    """Open a segment for reading, decompressing it if its first bytes say that it is compressed."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+        for magic, codec in _MAGIC.items():
+            if start.startswith(magic):
+                return _Compressed(path, codec)
+        return path.open("rb", buffering=0)
+    except OSError as error:
+        raise SegmentError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def read_pieces(path: Path, piece_bytes: int, progress: Progress | None = None) -> Iterator[Piece]:
+    """Cut a segment into pieces of whole lines, each of about so many bytes, or of one longer line.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The segment.
+    piece_bytes : int
+        How much to read for a piece, bytes.
+    progress : callable, optional
+        Told after each piece how many bytes of the file were read since the last.
+
+    Yields
+    ------
+    Piece
+        The last one may be empty.
+
+    Raises
+    ------
+    SegmentError
+        If the file cannot be opened or read.
+    """
+    stream, name = open_segment(path), segment_name(path)
+    offset, carried, at_end, damage, told = 0, b"", False, "", 0
+    while not at_end:
+        buffer, filled, wanted = bytearray(len(carried) + piece_bytes + PADDING), len(carried), piece_bytes
+        buffer[:filled] = carried
+        cut = -1
+        while cut < 0 and not at_end:
+            start, goal = filled, filled + wanted
+            if goal + PADDING > len(buffer):  # one line longer than the piece: read on, ever more of it
+                buffer.extend(bytes(goal + PADDING - len(buffer)))
+            filled, at_end, damage = _fill(stream, buffer, filled, goal, path)
+            cut = buffer.rfind(b"\n", start, filled) + 1 or -1
+            wanted *= 2
+        size = filled if at_end else cut
+        carried = bytes(memoryview(buffer)[size:filled])
+        buffer[size : size + PADDING] = b"\n" * PADDING
+        yield Piece(name, buffer, size, offset, at_end, damage)
+        offset += size
+        if progress is not None:
+            progress(stream.tell() - told)
+            told = stream.tell()
+
+
+def _fill(stream: Stream, buffer: bytearray, filled: int, goal: int, path: Path) -> tuple[int, bool, str]:
+    """Read up to the goal; the values: how far, whether the end was met, and what damage ended it."""
+    view = memoryview(buffer)
+    try:
+        while filled < goal:
+            read = stream.readinto(view[filled:goal])
+            if not read:
+                return filled, True, ""
+            filled += read
+    except OSError as error:
+        if isinstance(stream, _Compressed):
+            return filled, True, str(error).splitlines()[0]
+        raise SegmentError(f"cannot read {path}: {error.strerror or error}") from error
+    finally:
+        view.release()
+    return filled, False, ""
+
+
+class Progress(Protocol):
+    """Called with the bytes read since the last call."""
+
+    def __call__(self, n: int, /) -> object: ...

@@ -1,0 +1,338 @@
+"""A piece of a segment → frames: the kernel takes the usual lines, the definition the rest.
+
+Nothing here knows of other pieces, so that pieces can be decoded side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from cbtools.raw.decode import Tally, decode_line
+from cbtools.raw.files import PADDING, Piece
+from cbtools.raw.sequence import NO_NUMBER, NO_TIME, Lines
+from cbtools.raw.values import NotUnderstood
+from cbtools.schema import CHANNELS, FRAME, SIDE, TIME, TRADE_SIDE, schema
+
+if TYPE_CHECKING:
+    from cbtools._kernels.decode import Rows, Sheets
+
+I64 = npt.NDArray[np.int64]
+
+_HOT: Final = ("level2", "market_trades", "ticker", "ticker_batch")
+"""The tables that the kernel decodes, in the order of its codes."""
+_OTHER: Final = len(_HOT)
+_OF_FRAME: Final = frozenset(column.name for column in FRAME) | {"unbroken_since"}
+_TICKER_VALUES: Final = tuple(name for name in schema("ticker") if name not in _OF_FRAME | {"product_id"})
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked for: the columns of each table, and of which products (None: all).
+
+    ``whole`` asks that every line be read to its end, those of other tables too: so every fault is found.
+    """
+
+    columns: Mapping[str, frozenset[str]]
+    products: tuple[str, ...] | None = None
+    whole: bool = False
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A line that is not understood; ``line`` is its index in the piece."""
+
+    line: int
+    byte_offset: int
+    reason: str
+    raw: bytes
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A piece decoded. The tables' ``line`` is an index into ``lines``; connection and run are not yet known."""
+
+    piece: Piece
+    lines: Lines
+    tables: dict[str, pl.DataFrame]
+    rejects: list[Reject]
+    tally: Tally
+
+
+class Decoder:
+    """Decodes pieces, several at once if asked to; the kernel's arrays are used again and again."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self._wanted = wanted
+        self._idle: SimpleQueue[tuple[int, Sheets]] = SimpleQueue()
+
+    def __call__(self, piece: Piece) -> Decoded:
+        """Decode a piece."""
+        from cbtools._kernels import decode as kernels
+
+        try:
+            room, sheets = self._idle.get_nowait()
+        except Empty:
+            room, sheets = -1, kernels.sheets(0)
+        if room < piece.size:
+            room, sheets = piece.size, kernels.sheets(piece.size)
+            if self._wanted.products is not None:
+                kernels.limit_products(sheets, self._wanted.products)
+        try:
+            return _Work(piece, self._wanted, kernels, sheets).decode()
+        finally:
+            self._idle.put((room, sheets))
+
+
+class _Work:
+    """The work on one piece."""
+
+    def __init__(self, piece: Piece, wanted: Wanted, kernels: ModuleType, sheets: Sheets) -> None:
+        self.piece, self.wanted, self.kernels, self.sheets = piece, wanted, kernels, sheets
+        self.usual: dict[str, list[pl.DataFrame]] = {}
+        self.odd: dict[str, list[tuple[Any, ...]]] = {}
+        self.level2: list[tuple[I64, list[str]]] = []
+        self.rejects: list[Reject] = []
+        self.tally = Tally()
+
+    def decode(self) -> Decoded:
+        headers = self.usual_lines()
+        self.lines = self.new_lines(headers)
+        self.odd_lines(headers)
+        tables = {table: self.table(table) for table in self.wanted.columns}
+        self.note_level2()
+        if self.piece.damage:
+            end = self.piece.offset + self.piece.size
+            self.rejects.append(Reject(len(self.lines), end, f"damaged file: {self.piece.damage}", b""))
+        return Decoded(self.piece, self.lines, tables, self.rejects, self.tally)
+
+    # --- the kernel's lines
+
+    def usual_lines(self) -> I64:
+        """Run the kernel over the piece; the headers of all lines, as in its ``Sheets.lines``."""
+        buffer = np.frombuffer(self.piece.buffer, np.uint8)
+        want = np.array([self.wants(table) for table in _HOT] + [self.wants_others()], np.uint8)
+        headers = [np.empty((6, 0), np.int64)]
+        start = first = 0
+        while start < self.piece.size:
+            start, n, events, rows = self.kernels.decode_lines(
+                buffer, start, self.piece.size, want, self.sheets
+            )
+            headers.append(self.sheets.lines[:, :n].copy())
+            self.take(self.sheets.events[:, :events], first, *rows)
+            first += n
+        return np.concatenate(headers, axis=1)
+
+    def wants(self, table: str) -> bool:
+        return self.wanted.whole or table in self.wanted.columns
+
+    def wants_others(self) -> bool:
+        return self.wanted.whole or any(table not in _HOT for table in self.wanted.columns)
+
+    def take(self, events: I64, first: int, level2: int, trades: int, tickers: int) -> None:
+        """Make frames of what the kernel wrote; ``first`` is the index of its first line."""
+        kernels, names = self.kernels, pl.Series(self.kernels.product_names(self.sheets), dtype=pl.String)
+        channel, lines = events[kernels.EVENT_CHANNEL], events[kernels.EVENT_LINE] + first
+        counts = np.empty(events.shape[1], np.int64)
+        for codes in ((0,), (1,), (2, 3)):  # each has rows of its own; those of the two tickers are together
+            of_kind = np.isin(channel, codes)
+            counts[of_kind] = np.diff(events[kernels.EVENT_END, of_kind], prepend=0)
+        of_level2 = (channel == 0) & (counts > 0)
+        products = names.gather(events[kernels.EVENT_PRODUCT, of_level2]).to_list()
+        self.level2.append((lines[of_level2], products))
+        for code, table in enumerate(_HOT):
+            here = channel == code
+            if not here.any() or table not in self.wanted.columns:
+                continue
+            wanted, repeat = self.wanted.columns[table], counts[here]
+            line = np.repeat(lines[here], repeat)
+            snapshot = np.repeat(events[kernels.EVENT_SNAPSHOT, here] == 1, repeat)
+            if table == "level2":
+                product = np.repeat(events[kernels.EVENT_PRODUCT, here], repeat)
+                made = _level2(self.sheets.level2, level2, wanted, product, snapshot, names)
+            elif table == "market_trades":
+                event = np.repeat(np.flatnonzero(here), repeat)
+                made = _trades(self.sheets.trades, trades, wanted, event, snapshot, names)
+            else:
+                rows = np.repeat(channel[channel >= 2] == code, counts[channel >= 2])
+                made = _tickers(self.sheets.tickers, tickers, wanted, rows, names)
+            made["line"] = pl.Series(line)
+            self.usual.setdefault(table, []).append(pl.DataFrame(made))
+
+    def new_lines(self, headers: I64) -> Lines:
+        kernels, n = self.kernels, headers.shape[1]
+        framed = headers[kernels.STATUS] != kernels.ODD
+        return Lines(
+            sequence_num=np.where(framed, headers[kernels.SEQUENCE_NUM], NO_NUMBER),
+            server_time=np.where(framed, headers[kernels.SERVER_TIME], NO_TIME),
+            capture_time=np.where(framed, headers[kernels.CAPTURE_TIME], NO_TIME),
+            channel=headers[kernels.CHANNEL].astype(np.uint8),
+            framed=framed,
+            rejected=np.zeros(n, np.bool_),
+            level2=framed & (headers[kernels.CHANNEL] == kernels.LEVEL2),
+        )
+
+    # --- the others
+
+    def odd_lines(self, headers: I64) -> None:
+        """Ask the definition for the lines that the kernel left."""
+        starts = headers[self.kernels.OFFSET]
+        ends = np.append(starts[1:], self.piece.size)
+        view = memoryview(self.piece.buffer)
+        for i in np.flatnonzero(~self.lines.framed).tolist():
+            raw = bytes(view[int(starts[i]) : int(ends[i])]).removesuffix(b"\n")
+            try:
+                frame = decode_line(raw)
+            except NotUnderstood as reason:
+                self.rejects.append(Reject(i, self.piece.offset + int(starts[i]), str(reason), raw))
+                self.outline(i, raw)
+                continue
+            self.tally.add(frame.tally)
+            code = CHANNELS.index(frame.table)
+            self.set_header(i, frame.sequence_num, frame.server_time, frame.capture_time, min(code, _OTHER))
+            self.lines.level2[i] = frame.table == "level2"
+            if self.wants(frame.table):
+                self.odd.setdefault(frame.table, []).extend((*row, i) for row in frame.rows)
+
+    def set_header(
+        self, i: int, number: int | None, server: int | None, capture: int | None, channel: int
+    ) -> None:
+        lines = self.lines
+        lines.framed[i] = True
+        lines.sequence_num[i] = NO_NUMBER if number is None else number
+        lines.server_time[i] = NO_TIME if server is None else server
+        lines.capture_time[i] = NO_TIME if capture is None else capture
+        lines.channel[i] = channel
+
+    def outline(self, i: int, raw: bytes) -> None:
+        """Note what can still be read of a rejected line."""
+        kernels, sheets = self.kernels, self.kernels.sheets(0)
+        self.lines.rejected[i] = True
+        text = np.frombuffer(raw + b"\n" * PADDING, np.uint8).copy()
+        has_header, has_products = kernels.outline(text, sheets)
+        if not has_header:
+            return
+        header = sheets.lines[:, 0].tolist()
+        channel = header[kernels.CHANNEL]
+        self.set_header(
+            i,
+            header[kernels.SEQUENCE_NUM],
+            header[kernels.SERVER_TIME],
+            header[kernels.CAPTURE_TIME],
+            channel,
+        )
+        if channel == kernels.LEVEL2:
+            self.lines.level2[i] = True
+            products = kernels.product_names(sheets) if has_products else None
+            self.lines.rejected_products[i] = products
+
+    # --- together
+
+    def table(self, table: str) -> pl.DataFrame:
+        """Put a table's usual and odd rows together, in the order of the lines, with their frames' columns."""
+        wanted, columns = self.wanted.columns[table], schema(table)
+        own = [name for name in columns if name in wanted and name not in _OF_FRAME]
+        frames = [frame.select(*own, "line") for frame in self.usual.get(table, [])]
+        rows = self.odd.get(table, [])
+        if rows or not frames:
+            all_own = {name: dtype for name, dtype in columns.items() if name not in _OF_FRAME}
+            odd = pl.DataFrame(rows, schema=_as_sent(all_own) | {"line": pl.Int64}, orient="row")
+            odd = odd.cast(all_own)
+            if self.wanted.products is not None and "product_id" in columns:
+                odd = odd.filter(pl.col("product_id").is_in(self.wanted.products))
+            frames.append(odd.select(*own, "line"))
+        frame = pl.concat(frames)
+        if rows and len(frames) > 1:
+            frame = frame.sort("line", maintain_order=True)
+        line = frame["line"].to_numpy()
+        of_frame: dict[str, pl.Series] = {}
+        for name in ("server_time", "capture_time"):
+            if name in wanted:
+                of_frame[name] = times(getattr(self.lines, name)[line])
+        if "sequence_num" in wanted:
+            of_frame["sequence_num"] = _null_where(self.lines.sequence_num[line], NO_NUMBER)
+        return frame.with_columns(**of_frame)
+
+    def note_level2(self) -> None:
+        """Tell which lines have level2 rows, of which products; in order."""
+        rows = dict.fromkeys((row[-1], row[0]) for row in self.odd.get("level2", []))
+        lines = np.concatenate([*(lines for lines, _ in self.level2), [line for line, _ in rows]])
+        products = [p for _, of_part in self.level2 for p in of_part] + [product for _, product in rows]
+        order = np.argsort(lines, kind="stable").astype(np.int64)
+        self.lines.level2_lines = lines[order].astype(np.int64)
+        self.lines.level2_products = [products[k] for k in order.tolist()] if rows else products
+
+
+def _as_sent(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the dtypes in which the definition's rows hold columns: times as whole numbers."""
+    return {name: pl.Int64 if dtype == TIME else dtype for name, dtype in columns.items()}
+
+
+def times(values: I64) -> pl.Series:
+    """Make a column of times, null where NO_TIME."""
+    return _null_where(values, NO_TIME).cast(TIME)
+
+
+def _null_where(values: I64, missing: int) -> pl.Series:
+    series = pl.Series(values)
+    if (values == missing).any():
+        return pl.select(pl.when(series != missing).then(series)).to_series()
+    return series
+
+
+def _enum(codes: I64, dtype: pl.Enum) -> pl.Series:
+    return pl.Series(codes.astype(np.uint8)).cat.to(dtype)
+
+
+def _level2(
+    rows: Rows, n: int, wanted: frozenset[str], product: I64, snapshot: npt.NDArray[np.bool_], names: pl.Series
+) -> dict[str, pl.Series]:
+    made = {}
+    if "product_id" in wanted:
+        made["product_id"] = names.gather(pl.Series(product))
+    if "is_snapshot" in wanted:
+        made["is_snapshot"] = pl.Series(snapshot)
+    if "side" in wanted:
+        made["side"] = _enum(rows.ints[0, :n], SIDE)
+    if "price" in wanted:
+        made["price"] = pl.Series(rows.floats[0, :n].copy())
+    if "size" in wanted:
+        made["size"] = pl.Series(rows.floats[1, :n].copy())
+    if "event_time" in wanted:
+        made["event_time"] = times(rows.ints[1, :n].copy())
+    return made
+
+
+def _trades(
+    rows: Rows, n: int, wanted: frozenset[str], event: I64, snapshot: npt.NDArray[np.bool_], names: pl.Series
+) -> dict[str, pl.Series]:
+    order = np.lexsort((rows.ints[1, :n], event))  # within an event, by trade_id; stable
+    ints, floats = rows.ints[:, order], rows.floats[:, order]
+    made = {
+        "product_id": names.gather(pl.Series(ints[0])),
+        "trade_id": pl.Series(ints[1]),
+        "price": pl.Series(floats[0]),
+        "size": pl.Series(floats[1]),
+        "maker_side": _enum(ints[2], TRADE_SIDE),
+        "aggressor_side": _enum(1 - ints[2], TRADE_SIDE),
+        "trade_time": times(ints[3]),
+        "is_snapshot": pl.Series(snapshot),
+    }
+    return {name: series for name, series in made.items() if name in wanted}
+
+
+def _tickers(
+    rows: Rows, n: int, wanted: frozenset[str], here: npt.NDArray[np.bool_], names: pl.Series
+) -> dict[str, pl.Series]:
+    made = {"product_id": names.gather(pl.Series(rows.ints[0, :n][here]))}
+    for k, name in enumerate(_TICKER_VALUES):
+        if name in wanted:
+            made[name] = pl.Series(rows.floats[k, :n][here], nan_to_null=True)
+    return {name: series for name, series in made.items() if name in wanted}

@@ -1,0 +1,125 @@
+"""What was found in raw segments, counted."""
+
+from __future__ import annotations
+
+import html
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+
+@dataclass(frozen=True)
+class RawReport:
+    """What a reading of raw segments found: every line is in rows, in duplicates or in rejects.
+
+    Attributes
+    ----------
+    segments : tuple of str
+        Names of the segments, in the order read.
+    raw_bytes : int
+        Bytes of lines, after decompression.
+    lines, frames : int
+        Lines read; lines understood and not dropped as repeats.
+    rows : dict
+        Table → product → rows (``""`` for rows that name no product).
+    time_span : tuple of datetime, or None
+        First and last server_time (capture_time where a frame has none), UTC, to the microsecond.
+    connections, gaps, lost_frames : int
+        Connections seen; breaks of their sequence; frames missing in these.
+    duplicates : int
+        Lines dropped as exact repeats of a frame.
+    duplicate_trades, trade_holes : dict
+        Product → trades dropped since already seen in their segment; trade ids missing between the smallest
+        and the largest of a segment.
+    rejects : dict
+        Kind of reason → lines not understood.
+    unknown_keys : dict
+        Where and which → how often a key came that is not known; the rows are kept.
+    errors : int
+        Error frames sent by the server.
+    long_numbers : int
+        Number texts with more than 15 significant digits, which a double may not keep.
+    """
+
+    segments: tuple[str, ...] = ()
+    raw_bytes: int = 0
+    lines: int = 0
+    frames: int = 0
+    rows: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    time_span: tuple[datetime, datetime] | None = None
+    connections: int = 0
+    gaps: int = 0
+    lost_frames: int = 0
+    duplicates: int = 0
+    duplicate_trades: Mapping[str, int] = field(default_factory=dict)
+    trade_holes: Mapping[str, int] = field(default_factory=dict)
+    rejects: Mapping[str, int] = field(default_factory=dict)
+    unknown_keys: Mapping[str, int] = field(default_factory=dict)
+    errors: int = 0
+    long_numbers: int = 0
+
+    @property
+    def rejected(self) -> int:
+        """Lines not understood."""
+        return sum(self.rejects.values())
+
+    def items(self) -> list[tuple[str, str]]:
+        """Give the report as pairs of a label and a text, as it is printed."""
+        span = "" if self.time_span is None else f"{self.time_span[0]:%F %T.%f} to {self.time_span[1]:%F %T.%f} UTC"
+        shown = [
+            ("segments", listed(self.segments)),
+            ("lines", f"{self.lines:,} ({self.raw_bytes / 1e6:,.1f} MB), {self.frames:,} frames kept"),
+            ("time span", span or "none"),
+            ("connections", f"{self.connections:,}"),
+            ("gaps", f"{self.gaps:,} ({self.lost_frames:,} frames lost)"),
+            ("duplicates", f"{self.duplicates:,} frames, {sum(self.duplicate_trades.values()):,} trades"),
+            ("missing trades", counted(self.trade_holes)),
+            ("rejects", counted(self.rejects)),
+            ("unknown keys", counted(self.unknown_keys)),
+            ("server errors", f"{self.errors:,}"),
+            ("long numbers", f"{self.long_numbers:,}"),
+        ]
+        for table, products in self.rows.items():
+            if products:
+                shown.append((f"{table} rows", f"{sum(products.values()):,}: {counted(products, 8)}"))
+        return shown
+
+    def __str__(self) -> str:
+        return as_text(self.items())
+
+    def _repr_html_(self) -> str:
+        return as_html("Raw report", self.items())
+
+
+def counted(counts: Mapping[str, int], most: int = 5) -> str:
+    """Show counts, the largest first."""
+    top = Counter(counts).most_common(most)
+    rest = len(counts) - len(top)
+    text = ", ".join(f"{name} {count:,}" if name else f"{count:,}" for name, count in top)
+    return (text + (f" and {rest} more" if rest else "")) or "none"
+
+
+def listed(names: Iterable[str], most: int = 3) -> str:
+    """Show names, the first few."""
+    names = list(names)
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def as_text(items: Iterable[tuple[str, Any]]) -> str:
+    """Show pairs as aligned lines."""
+    pairs = [(label, str(text)) for label, text in items]
+    width = max((len(label) for label, _ in pairs), default=0)
+    return "\n".join(f"{label:<{width}}  {text}" for label, text in pairs)
+
+
+def as_html(title: str, items: Iterable[tuple[str, Any]]) -> str:
+    """Show pairs as a table for a notebook."""
+    rows = "".join(
+        f"<tr><th style='text-align:left'>{html.escape(label)}</th>"
+        f"<td style='text-align:left'>{html.escape(str(text))}</td></tr>"
+        for label, text in items
+    )
+    return f"<table><caption>{html.escape(title)}</caption>{rows}</table>"

@@ -1,0 +1,238 @@
+"""scan_raw and read_raw: raw segments as lazy tables, or all of their tables at once."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+import polars as pl
+
+from cbtools.errors import ConfigError, unknown_name
+from cbtools.lazy import source as lazy_source
+from cbtools.raw.files import Source, find_segments
+from cbtools.raw.piece import Wanted
+from cbtools.raw.report import RawReport
+from cbtools.raw.stream import CHUNK_BYTES, Reading
+from cbtools.schema import CHANNELS, SEGMENT, TABLES, schema
+
+Channel = Literal[
+    "level2",
+    "market_trades",
+    "ticker",
+    "ticker_batch",
+    "candles",
+    "heartbeats",
+    "status",
+    "subscriptions",
+    "errors",
+]
+
+_MOST_PRODUCTS = 1000
+"""More than so many names are not looked for while decoding, but filtered afterwards."""
+
+
+def scan_raw(
+    source: Source,
+    channel: Channel,
+    *,
+    products: Collection[str] | None = None,
+    segment: bool = False,
+    chunk_bytes: int = CHUNK_BYTES,
+) -> pl.LazyFrame:
+    """Scan one channel of raw segments lazily.
+
+    Nothing is read before the query runs; then the segments are read as one stream, in bounded memory, on all
+    cores. Only what the query needs is decoded: lines of other channels and of products ruled out by
+    ``products`` or by the query's predicate are skipped behind their header, and columns not needed are not
+    built. Lines that are not understood are left out here: `read_raw` gives them.
+
+    Parameters
+    ----------
+    source : path-like, or list of path-like
+        A segment, a glob pattern, a folder of segments, or a list of these; plain, gzip or zstd. Files of a
+        pattern or a folder are read in the order of their names, as one stream: a connection that goes on in
+        the next file goes on in the table.
+    channel : str
+        A table of messages: one of `cbtools.schema.CHANNELS`.
+    products : collection of str, optional
+        Only rows of these products.
+    segment : bool
+        Add the column ``segment``: the name of the file that the row's ``line`` counts in.
+    chunk_bytes : int
+        About how much of a file is held at a time, bytes. It does not change the result.
+
+    Returns
+    -------
+    polars.LazyFrame
+        The columns of ``cbtools.schema.TABLES[channel]``, in the order of the lines.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such channel, or chunk_bytes is below 1.
+    SegmentError
+        If the source names no file (at once), or a file cannot be read (when the query runs).
+
+    Examples
+    --------
+    >>> import cbtools as cb
+    >>> trades = cb.scan_raw(cb.sample_path(), "market_trades", products=["BTC-USD"])
+    >>> trades.select("price", "aggressor_side").head(2).collect().shape
+    (2, 2)
+    """
+    if channel not in CHANNELS:
+        raise unknown_name("channel", channel, get_args(Channel))
+    paths = find_segments(source)
+    wanted_products = _checked(products)
+    _check_chunk(chunk_bytes)
+    columns = schema(channel)
+    if segment:
+        columns = pl.Schema({**columns, SEGMENT.name: SEGMENT.dtype})
+
+    def batches(names: list[str], predicate: pl.Expr | None) -> Iterator[pl.DataFrame]:
+        chosen = wanted_products
+        if predicate is not None and "product_id" in columns:
+            ruled_in = products_of(predicate)
+            if ruled_in is not None:
+                chosen = tuple(ruled_in if chosen is None else ruled_in & set(chosen))
+        late = chosen is not None and len(chosen) > _MOST_PRODUCTS
+        asked = frozenset(names) | ({"product_id"} if late else set())
+        wanted = Wanted({channel: asked}, None if late else chosen)
+        for batch in Reading(paths, wanted, chunk_bytes=chunk_bytes):
+            frame = batch.tables[channel]
+            yield frame.filter(pl.col("product_id").is_in(chosen or ())) if late else frame
+
+    return lazy_source(batches, columns, f"RAW {channel}")
+
+
+@dataclass(frozen=True)
+class RawTables:
+    """Every table of raw segments, and what was found in them."""
+
+    level2: pl.DataFrame
+    market_trades: pl.DataFrame
+    ticker: pl.DataFrame
+    ticker_batch: pl.DataFrame
+    candles: pl.DataFrame
+    heartbeats: pl.DataFrame
+    status: pl.DataFrame
+    subscriptions: pl.DataFrame
+    errors: pl.DataFrame
+    gaps: pl.DataFrame
+    rejects: pl.DataFrame
+    report: RawReport
+
+    def __str__(self) -> str:
+        return str(self.report)
+
+    def _repr_html_(self) -> str:
+        return self.report._repr_html_()
+
+
+def read_raw(
+    source: Source, *, segment: bool = False, strict: bool = False, chunk_bytes: int = CHUNK_BYTES
+) -> RawTables:
+    """Read all channels of raw segments in one pass.
+
+    Parameters
+    ----------
+    source : path-like, or list of path-like
+        As in `scan_raw`.
+    segment : bool
+        Add the column ``segment`` to every table: the name of the file that the row's ``line`` counts in.
+    strict : bool
+        Raise at the first line that is not understood, where it would else become a row of ``rejects``.
+    chunk_bytes : int
+        About how much of a file is held at a time while decoding, bytes. It does not change the result.
+
+    Returns
+    -------
+    RawTables
+        A frame for each table in `cbtools.schema.TABLES`, and ``report``.
+
+    Raises
+    ------
+    SegmentError
+        If the source names no file, a file cannot be read, or (strict) a line is not understood.
+
+    Examples
+    --------
+    >>> import cbtools as cb
+    >>> tables = cb.read_raw(cb.sample_path())
+    >>> tables.gaps.columns
+    ['connection', 'expected', 'got', 'capture_time', 'line', 'products']
+    """
+    _check_chunk(chunk_bytes)
+    extra = [SEGMENT.name] if segment else []
+    wanted = Wanted({table: frozenset([*schema(table), *extra]) for table in TABLES}, whole=True)
+    reading = Reading(find_segments(source), wanted, chunk_bytes=chunk_bytes, strict=strict)
+    batches = list(reading)
+    tables: dict[str, Any] = {
+        table: pl.concat([batch.tables[table] for batch in batches]).rechunk() for table in TABLES
+    }
+    assert {field.name for field in fields(RawTables)} == {*tables, "report"}
+    return RawTables(**tables, report=reading.report)
+
+
+def _checked(products: Collection[str] | None) -> tuple[str, ...] | None:
+    if products is None:
+        return None
+    if isinstance(products, str) or not all(isinstance(product, str) for product in products):
+        raise ConfigError(f"products must be a list of product ids, e.g. ['BTC-USD'], not {products!r}")
+    return tuple(dict.fromkeys(products))
+
+
+def _check_chunk(chunk_bytes: int) -> None:
+    if not isinstance(chunk_bytes, int) or chunk_bytes < 1:
+        raise ConfigError(f"chunk_bytes must be a whole number of bytes from 1 on, not {chunk_bytes!r}")
+
+
+def products_of(predicate: pl.Expr) -> set[str] | None:
+    """Tell to which products a predicate limits the rows, where that can be read from it for sure.
+
+    Read are conjunctions that hold ``product_id == "..."``, an ``is_in`` of literals, or a disjunction of such;
+    anything else limits nothing, and is left to the filter, which is always applied.
+    """
+    try:
+        tree = json.loads(predicate.meta.serialize(format="json"))
+    except (ValueError, pl.exceptions.PolarsError):
+        return None
+    return _products_in(tree)
+
+
+def _products_in(node: Any) -> set[str] | None:
+    match node:
+        case {"BinaryExpr": {"left": left, "op": "And" | "LogicalAnd", "right": right}}:
+            a, b = _products_in(left), _products_in(right)
+            return a & b if a is not None and b is not None else b if a is None else a
+        case {"BinaryExpr": {"left": left, "op": "Or" | "LogicalOr", "right": right}}:
+            a, b = _products_in(left), _products_in(right)
+            return a | b if a is not None and b is not None else None
+        case {"BinaryExpr": {"left": {"Column": "product_id"}, "op": "Eq", "right": {"Literal": literal}}}:
+            return _text_of(literal)
+        case {"BinaryExpr": {"left": {"Literal": literal}, "op": "Eq", "right": {"Column": "product_id"}}}:
+            return _text_of(literal)
+        case {
+            "Function": {"input": [{"Column": "product_id"}, literal], "function": {"Boolean": {"IsIn": _}}}
+        }:
+            return _texts_of(literal)
+    return None
+
+
+def _texts_of(literal: Any) -> set[str] | None:
+    """Give the texts of a literal list; it is serialised in a form that only Polars reads."""
+    expression = pl.Expr.deserialize(io.StringIO(json.dumps(literal)), format="json")
+    if not expression.meta.is_literal():
+        return None
+    values = pl.select(expression).to_series().explode().to_list()
+    return set(values) if all(isinstance(value, str) for value in values) else None
+
+
+def _text_of(literal: Any) -> set[str] | None:
+    match literal:
+        case {"Scalar": {"String": text}} | {"Dyn": {"Str": text}} if isinstance(text, str):
+            return {text}
+    return None

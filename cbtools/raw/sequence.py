@@ -1,0 +1,228 @@
+"""Connections, gaps, duplicates: what the frames' counter proves about a stream of lines.
+
+A connection numbers all its frames, of all channels and products, from 0 on. What the counter proves is written
+into ``unbroken_since`` of the level2 rows, since a book is proven only by a snapshot of the same unbroken run.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+NO_NUMBER: Final = -1
+NO_TIME: Final = int(np.iinfo(np.int64).min)
+_REMEMBERED: Final = 1024
+"""An exact repeat is looked for among so many of the connection's last frames."""
+
+
+@dataclass
+class Lines:
+    """A piece's lines, an entry a line: what the sequence is told of them.
+
+    ``framed``: the header is known (understood, or rejected with a header that can be read). ``level2``: of
+    that channel. ``rejected_products``: line → products of a rejected level2 frame (None: not known).
+    ``level2_lines``, ``level2_products``: the lines that have level2 rows, and of which product.
+    """
+
+    sequence_num: npt.NDArray[np.int64]
+    server_time: npt.NDArray[np.int64]
+    capture_time: npt.NDArray[np.int64]
+    channel: npt.NDArray[np.uint8]
+    framed: npt.NDArray[np.bool_]
+    rejected: npt.NDArray[np.bool_]
+    level2: npt.NDArray[np.bool_]
+    rejected_products: dict[int, list[str] | None] = field(default_factory=dict)
+    level2_lines: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    level2_products: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.sequence_num)
+
+
+@dataclass
+class Tracked:
+    """What the sequence says of a piece's lines.
+
+    ``product_runs``: the runs of their own that some products came with. ``breaks``: line, product and name of
+    the new run, where only some products' runs broke. ``gaps``: rows of the table.
+    """
+
+    connection: npt.NDArray[np.int32]
+    repeated: npt.NDArray[np.bool_]
+    unbroken_since: npt.NDArray[np.int64]
+    product_runs: dict[str, int]
+    breaks: list[tuple[int, str, int]] = field(default_factory=list)
+    gaps: list[tuple[int, int, int, int, int, list[str]]] = field(default_factory=list)
+
+
+@dataclass
+class Stream:
+    """The state of the stream between two lines."""
+
+    connection: int = 1
+    last: int = NO_NUMBER
+    started: bool = False
+    pending: bool = False
+    """A line was lost of which the next number will tell whether it was a frame."""
+    run: int = 0
+    """Name of the run that all products are in but those of ``product_runs``."""
+    newest: int = 0
+    product_runs: dict[str, int] = field(default_factory=dict)
+    products: set[str] = field(default_factory=set)
+    """Those with level2 rows on this connection."""
+    recent: deque[tuple[int, int, int]] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
+
+    def lost_line(self) -> None:
+        """Note a line of which nothing can be read: the next number will tell whether it was a frame."""
+        self.pending = self.started
+
+    def track(self, lines: Lines, first_line: int) -> Tracked:
+        """Follow the stream through a piece, whose first line has this number in its segment."""
+        return _Pass(self, lines, first_line).run()
+
+
+class _Pass:
+    """One pass over a piece: runs of lines in order at once, the others one by one."""
+
+    def __init__(self, state: Stream, lines: Lines, first_line: int) -> None:
+        n = len(lines)
+        self.state, self.lines, self.first_line = state, lines, first_line
+        self.out = Tracked(
+            np.empty(n, np.int32), np.zeros(n, np.bool_), np.empty(n, np.int64),
+            dict(state.product_runs),
+        )
+        self.connection_start = 0
+        self.numbered = np.flatnonzero(lines.framed & (lines.sequence_num != NO_NUMBER))
+        steps = np.diff(lines.sequence_num[self.numbered])
+        self.stops = np.union1d(
+            np.flatnonzero(lines.rejected | ~lines.framed), self.numbered[1:][steps != 1]
+        ).tolist()
+        self.stops.append(n)
+
+    def run(self) -> Tracked:
+        i, stop, state = 0, 0, self.state
+        while i < len(self.lines):
+            while self.stops[stop] < i:
+                stop += 1
+            end = self.stops[stop]
+            if not self.in_order(i, end):
+                end = i + 1
+                self.step(i)
+            self.out.connection[i:end] = state.connection
+            self.out.unbroken_since[i:end] = state.run
+            i = end
+        state.products.update(self.products_from(self.connection_start, len(self.lines)))
+        return self.out
+
+    def in_order(self, start: int, end: int) -> bool:
+        """Take lines that continue the sequence at once, if these do."""
+        state = self.state
+        if start == end or not state.started or state.pending:
+            return False
+        first, last = np.searchsorted(self.numbered, (start, end))
+        if first < last:
+            numbered = self.numbered[first:last]
+            if state.last == NO_NUMBER or self.lines.sequence_num[numbered[0]] != state.last + 1:
+                return False
+            state.last = int(self.lines.sequence_num[numbered[-1]])
+            tail = numbered[-_REMEMBERED:]
+            state.recent.extend(
+                zip(
+                    self.lines.sequence_num[tail].tolist(),
+                    self.lines.server_time[tail].tolist(),
+                    self.lines.channel[tail].tolist(),
+                    strict=True,
+                )
+            )
+        return True
+
+    def step(self, i: int) -> None:
+        """Take one line."""
+        state, lines = self.state, self.lines
+        if not lines.framed[i]:
+            state.lost_line()
+            return
+        if not state.started:
+            state.started = True
+            time = self.time(i)
+            state.run = state.newest = 0 if time == NO_TIME else time
+        number = int(lines.sequence_num[i])
+        if number == NO_NUMBER:
+            if state.pending and lines.level2[i]:
+                self.new_run(i)
+        elif not self.numbered_step(i, number):
+            self.out.repeated[i] = True
+            return
+        if lines.rejected[i] and lines.level2[i]:
+            self.lose(i, lines.rejected_products[i])
+
+    def numbered_step(self, i: int, number: int) -> bool:
+        """Take a line with a number; false for an exact repeat."""
+        state = self.state
+        frame = (number, int(self.lines.server_time[i]), int(self.lines.channel[i]))
+        if state.last == NO_NUMBER:
+            if state.pending:
+                self.new_run(i)
+        elif number > state.last + 1:
+            self.gap(i, state.last + 1, number)
+            self.new_run(i)
+        elif number <= state.last:
+            if frame[1] != NO_TIME and frame in state.recent:
+                return False
+            state.connection += 1
+            state.recent.clear()
+            state.products.clear()
+            self.connection_start = i
+            if number > 0:
+                self.gap(i, 0, number)
+            self.new_run(i)
+        state.pending = False
+        state.last = number
+        state.recent.append(frame)
+        return True
+
+    def time(self, i: int) -> int:
+        capture = int(self.lines.capture_time[i])
+        return capture if capture != NO_TIME else int(self.lines.server_time[i])
+
+    def new_name(self, i: int) -> int:
+        """Name a run by a line's time; later than every earlier name, so that no two are alike."""
+        self.state.newest = max(self.time(i), self.state.newest + 1)
+        return self.state.newest
+
+    def new_run(self, i: int) -> None:
+        self.state.run = self.new_name(i)
+        self.state.pending = False
+        self.state.product_runs.clear()
+
+    def lose(self, i: int, products: list[str] | None) -> None:
+        """Break the runs of the products of a rejected frame."""
+        if products is None:
+            self.new_run(i)
+            return
+        name = self.new_name(i)
+        for product in products:
+            self.state.product_runs[product] = name
+            self.out.breaks.append((i, product, name))
+
+    def gap(self, i: int, expected: int, got: int) -> None:
+        products = self.state.products | self.products_from(self.connection_start, i)
+        self.out.gaps.append(
+            (
+                self.state.connection,
+                expected,
+                got,
+                int(self.lines.capture_time[i]),
+                self.first_line + i,
+                sorted(products),
+            )
+        )
+
+    def products_from(self, start: int, end: int) -> set[str]:
+        """Give the products with level2 rows in these lines."""
+        a, b = np.searchsorted(self.lines.level2_lines, (start, end))
+        return set(self.lines.level2_products[int(a) : int(b)])

@@ -1,0 +1,270 @@
+"""Segments → frames of every table asked for, in one pass: pieces side by side, put in order again.
+
+What depends on more than one piece is done here, in the order of the lines: the sequence of the connections,
+repeats, the deduplication of trades, and the counts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from cbtools.errors import SegmentError
+from cbtools.raw.decode import Tally
+from cbtools.raw.files import Piece, Progress, read_pieces
+from cbtools.raw.piece import Decoded, Decoder, Reject, Wanted, times
+from cbtools.raw.report import RawReport
+from cbtools.raw.sequence import NO_TIME, Stream, Tracked
+from cbtools.schema import CHANNELS, SEGMENT, schema
+
+CHUNK_BYTES: Final = 64 << 20
+"""How much of a file is held at a time, by default."""
+
+_KEY: Final = ("product_id", "trade_id")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The rows of some lines of one segment, in the order of the lines."""
+
+    segment: str
+    tables: dict[str, pl.DataFrame]
+    last: bool
+
+
+class Reading:
+    """One pass over segments: iterate over it for the batches; then `report` tells what was found."""
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        wanted: Wanted,
+        *,
+        chunk_bytes: int = CHUNK_BYTES,
+        progress: Progress | None = None,
+        strict: bool = False,
+    ) -> None:
+        columns = {table: names for table, names in wanted.columns.items() if table in CHANNELS}
+        # trades are told apart by their keys, whatever is asked for
+        if "market_trades" in columns:
+            columns["market_trades"] |= set(_KEY)
+        self._asked = wanted.columns
+        self._wanted = Wanted(columns, wanted.products, wanted.whole)
+        self._paths, self._progress, self._strict = paths, progress, strict
+        self._threads = os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()
+        self._piece_bytes = max(1, chunk_bytes // ((self._threads or 1) + 2))
+        self._stream = Stream()
+        self._seen_trades: list[pl.DataFrame] = []
+        self._segment, self._first_line = "", 1
+        self._count = _Counts()
+
+    def __iter__(self) -> Iterator[Batch]:
+        decoder = Decoder(self._wanted)
+        with ThreadPoolExecutor(self._threads, "cbtools-decode") as pool:
+            waiting: deque[Future[Decoded]] = deque()
+            try:
+                for piece in self._pieces():
+                    waiting.append(pool.submit(decoder, piece))
+                    if len(waiting) > (self._threads or 1):
+                        yield self._in_order(waiting.popleft().result())
+                while waiting:
+                    yield self._in_order(waiting.popleft().result())
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    @property
+    def report(self) -> RawReport:
+        """What was found so far."""
+        return self._count.report(self._stream.connection)
+
+    def _pieces(self) -> Iterator[Piece]:
+        for path in self._paths:
+            yield from read_pieces(path, self._piece_bytes, self._progress)
+
+    def _in_order(self, decoded: Decoded) -> Batch:
+        """Finish a piece's frames by what went before it."""
+        piece = decoded.piece
+        if piece.offset == 0:
+            self._segment, self._first_line, self._seen_trades = piece.segment, 1, []
+            self._count.start_segment(piece.segment)
+        if self._strict and decoded.rejects:
+            raise self._refusal(decoded.rejects[0])
+        tracked = self._stream.track(decoded.lines, self._first_line)
+        self._count.add_lines(decoded, tracked)
+        tables = {table: self._finish(table, frame, tracked) for table, frame in decoded.tables.items()}
+        if "gaps" in self._asked:
+            tables["gaps"] = _gaps(tracked)
+        if "rejects" in self._asked:
+            rows = [(self._first_line + r.line, r.byte_offset, r.reason, r.raw) for r in decoded.rejects]
+            tables["rejects"] = pl.DataFrame(rows, schema=schema("rejects"), orient="row")
+        for table, frame in tables.items():
+            if SEGMENT.name in self._asked[table]:
+                tables[table] = frame.with_columns(pl.lit(self._segment).alias(SEGMENT.name))
+        self._first_line += len(decoded.lines)
+        if piece.damage:
+            self._stream.lost_line()
+        if piece.last:
+            self._count.end_segment()
+        return Batch(piece.segment, tables, piece.last)
+
+    def _refusal(self, reject: Reject) -> SegmentError:
+        return SegmentError(
+            f"segment {self._segment}, line {self._first_line + reject.line} (byte {reject.byte_offset}): "
+            f"{reject.reason}; without strict=True the line would go to quarantine"
+        )
+
+    def _finish(self, table: str, frame: pl.DataFrame, tracked: Tracked) -> pl.DataFrame:
+        asked = self._asked[table]
+        line = frame["line"].to_numpy()
+        if tracked.repeated.any():
+            frame = frame.filter(pl.Series(~tracked.repeated[line]))
+            line = frame["line"].to_numpy()
+        if table == "market_trades":
+            frame = self._first_seen(frame)
+            line = frame["line"].to_numpy()
+        added = [pl.Series("line", line + self._first_line)]
+        if "connection" in asked:
+            added.append(pl.Series("connection", tracked.connection[line]))
+        if "unbroken_since" in asked:
+            since = tracked.unbroken_since[line]
+            if tracked.product_runs or tracked.breaks:
+                since = _with_product_runs(since, line, frame["product_id"], tracked)
+            added.append(times(since).alias("unbroken_since"))
+        frame = frame.with_columns(added)
+        self._count.add_rows(table, frame)
+        return frame.select(name for name in schema(table) if name in asked)
+
+    def _first_seen(self, trades: pl.DataFrame) -> pl.DataFrame:
+        """Drop the trades already seen in this segment."""
+        fresh = trades.unique(_KEY, keep="first", maintain_order=True)
+        for seen in self._seen_trades:
+            fresh = fresh.join(seen, on=_KEY, how="anti", maintain_order="left")
+        self._seen_trades.append(fresh.select(_KEY))
+        if len(self._seen_trades) > 8:
+            self._seen_trades = [pl.concat(self._seen_trades)]
+        self._count.add_duplicate_trades(trades, fresh)
+        return fresh
+
+
+def _with_product_runs(
+    since: np.ndarray[tuple[int], np.dtype[np.int64]],
+    line: np.ndarray[tuple[int], np.dtype[np.int64]],
+    product: pl.Series,
+    tracked: Tracked,
+) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Put the runs in that only some products have: always the later of the two names."""
+    since = since.copy()
+    breaks = [(0, product_id, run) for product_id, run in tracked.product_runs.items()] + tracked.breaks
+    for at, product_id, run in breaks:
+        rows = (product == product_id).to_numpy() & (line >= at)
+        since[rows] = np.maximum(since[rows], run)
+    return since
+
+
+def _gaps(tracked: Tracked) -> pl.DataFrame:
+    rows = [(*gap[:3], None if gap[3] == NO_TIME else gap[3], *gap[4:]) for gap in tracked.gaps]
+    columns = schema("gaps")
+    return pl.DataFrame(rows, schema={**columns, "capture_time": pl.Int64}, orient="row").cast(dict(columns))
+
+
+class _Counts:
+    """The report in the making."""
+
+    def __init__(self) -> None:
+        self.segments: list[str] = []
+        self.raw_bytes = self.lines = self.frames = 0
+        self.rows: dict[str, Counter[str]] = {}
+        self.first_time = self.last_time = NO_TIME
+        self.gaps = self.lost_frames = self.duplicates = 0
+        self.duplicate_trades: Counter[str] = Counter()
+        self.trade_holes: Counter[str] = Counter()
+        self.rejects: Counter[str] = Counter()
+        self.tally = Tally()
+        self.trade_ids: dict[str, tuple[int, int, int]] = {}
+
+    def start_segment(self, name: str) -> None:
+        self.segments.append(name)
+        self.trade_ids = {}
+
+    def add_lines(self, decoded: Decoded, tracked: Tracked) -> None:
+        lines = decoded.lines
+        kept = lines.framed & ~lines.rejected & ~tracked.repeated
+        self.raw_bytes += decoded.piece.size
+        self.lines += len(lines)
+        self.frames += int(kept.sum())
+        self.duplicates += int((tracked.repeated & ~lines.rejected).sum())
+        self.gaps += len(tracked.gaps)
+        self.lost_frames += sum(got - expected for _, expected, got, *_ in tracked.gaps)
+        self.rejects.update(reject.reason.split(":")[0] for reject in decoded.rejects)
+        self.tally.add(decoded.tally)
+        times = np.where(lines.server_time == NO_TIME, lines.capture_time, lines.server_time)[kept]
+        times = times[times != NO_TIME]
+        if len(times):
+            first = int(times.min())
+            self.first_time = first if self.first_time == NO_TIME else min(self.first_time, first)
+            self.last_time = max(self.last_time, int(times.max()))
+
+    def add_rows(self, table: str, frame: pl.DataFrame) -> None:
+        counts = self.rows.setdefault(table, Counter())
+        if "product_id" in frame.columns:
+            counts.update(_by_product(frame))
+        elif frame.height:
+            counts[""] += frame.height
+
+    def add_duplicate_trades(self, trades: pl.DataFrame, fresh: pl.DataFrame) -> None:
+        duplicates = Counter(_by_product(trades))
+        duplicates.subtract(_by_product(fresh))
+        self.duplicate_trades.update(+duplicates)
+        ids = fresh.group_by("product_id").agg(
+            pl.col("trade_id").min().alias("low"), pl.col("trade_id").max().alias("high"), pl.len()
+        )
+        for product, low, high, n in ids.iter_rows():
+            was = self.trade_ids.get(product, (low, high, 0))
+            self.trade_ids[product] = min(low, was[0]), max(high, was[1]), n + was[2]
+
+    def end_segment(self) -> None:
+        for product, (low, high, n) in self.trade_ids.items():
+            if high - low + 1 > n:
+                self.trade_holes[product] += high - low + 1 - n
+
+    def report(self, connections: int) -> RawReport:
+        span = None
+        if self.first_time != NO_TIME:
+            span = _moment(self.first_time), _moment(self.last_time)
+        return RawReport(
+            segments=tuple(self.segments),
+            raw_bytes=self.raw_bytes,
+            lines=self.lines,
+            frames=self.frames,
+            rows={table: dict(sorted(counts.items())) for table, counts in self.rows.items()},
+            time_span=span,
+            connections=connections if self.frames else 0,
+            gaps=self.gaps,
+            lost_frames=self.lost_frames,
+            duplicates=self.duplicates,
+            duplicate_trades=dict(self.duplicate_trades),
+            trade_holes=dict(self.trade_holes),
+            rejects=dict(self.rejects),
+            unknown_keys=dict(self.tally.unknown_keys),
+            errors=sum(self.rows.get("errors", Counter()).values()),
+            long_numbers=self.tally.long_numbers,
+        )
+
+
+def _by_product(frame: pl.DataFrame) -> dict[str, int]:
+    counts = frame["product_id"].value_counts()
+    return {product or "": n for product, n in counts.iter_rows()}
+
+
+def _moment(ns: int) -> datetime:
+    return datetime.fromtimestamp(ns // 10**9, UTC).replace(microsecond=ns % 10**9 // 1000)

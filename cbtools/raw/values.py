@@ -1,0 +1,107 @@
+"""The legal values of the wire: numbers and times, exactly; anything else raises `NotUnderstood`."""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import date
+from typing import Any, Final
+
+_NUMBER: Final = re.compile(r"-?([0-9]+)(?:\.([0-9]+))?(?:[eE][+-]?[0-9]+)?", re.ASCII)
+_TIME: Final = re.compile(
+    r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?"
+    r"(?:Z|([+-])([0-9]{2}):([0-9]{2}))",
+    re.ASCII,
+)
+_EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
+_INT64: Final = 2**63
+_YEAR_ONE_NS: Final = (date(1, 1, 1).toordinal() - _EPOCH_DAY) * 86_400 * 10**9
+
+
+class NotUnderstood(Exception):  # noqa: N818 (it is no error: it becomes a row of the rejects)
+    """Why a line is not understood: a kind, a colon and the particular."""
+
+    def __init__(self, kind: str, what: object = "") -> None:
+        super().__init__(f"{kind}: {str(what)[:120]}" if what != "" else kind)
+
+
+def number(value: Any, name: str, *, signed: bool = False) -> float:
+    """Give the double nearest to a number's text (or to a JSON number)."""
+    if type(value) is str:
+        match = _NUMBER.fullmatch(value)
+        if match and (signed or value[0] != "-"):
+            result = float(value)
+            if math.isfinite(result):
+                return result
+    elif type(value) is int or type(value) is float:
+        result = float(value) + 0.0  # -0.0 becomes 0.0
+        if math.isfinite(result) and (signed or result >= 0.0):
+            return result
+    raise NotUnderstood("bad number", f"{name}={value!r}")
+
+
+def is_long(value: Any) -> bool:
+    """Whether a number's text has more significant digits than a double is sure to keep (15)."""
+    if type(value) is not str or len(value) <= 15:
+        return False
+    match = _NUMBER.fullmatch(value)
+    if match is None:
+        return False
+    whole, fraction = match[1], (match[2] or "").rstrip("0")
+    return len((whole + fraction).lstrip("0")) > 15
+
+
+def time_ns(value: Any, name: str) -> int | None:
+    """Give a time's nanoseconds since the epoch; None for null, for the epoch itself and for year one's start."""
+    if value is None:
+        return None
+    match = _TIME.fullmatch(value) if type(value) is str else None
+    if match is None:
+        raise NotUnderstood("bad time", f"{name}={value!r}")
+    year, month, day, hour, minute, second = (int(text) for text in match.groups()[:6])
+    offset_hour, offset_minute = int(match[9] or 0), int(match[10] or 0)
+    try:
+        days = date(year, month, day).toordinal() - _EPOCH_DAY
+    except ValueError:
+        raise NotUnderstood("bad time", f"{name}={value!r}") from None
+    if hour > 23 or minute > 59 or second > 59 or offset_hour > 23 or offset_minute > 59:
+        raise NotUnderstood("bad time", f"{name}={value!r}")
+    seconds = ((days * 24 + hour) * 60 + minute) * 60 + second
+    nanoseconds = seconds * 10**9 + int((match[7] or "").ljust(9, "0"))
+    offset = (offset_hour * 60 + offset_minute) * 60 * 10**9
+    if offset == 0 and nanoseconds in (0, _YEAR_ONE_NS):
+        return None
+    nanoseconds += offset if match[8] == "-" else -offset
+    if not -_INT64 < nanoseconds < _INT64:
+        raise NotUnderstood("bad time", f"{name}={value!r}")
+    return nanoseconds
+
+
+def whole(value: Any, name: str, *, text: bool) -> int:
+    """Give a whole number from 0 to 2^63-1: a JSON integer or, where ``text`` allows it, 1 to 18 digits."""
+    if type(value) is int and 0 <= value < _INT64:
+        return value
+    if text and type(value) is str and 1 <= len(value) <= 18 and value.isascii() and value.isdigit():
+        return int(value)
+    raise NotUnderstood("bad whole number", f"{name}={value!r}")
+
+
+def name_text(value: Any, name: str) -> str:
+    """Give a text that may not be empty."""
+    if type(value) is str and value:
+        return value
+    raise NotUnderstood("bad text", f"{name}={value!r}")
+
+
+def one_of(value: Any, name: str, known: dict[str, Any]) -> Any:
+    """Give what a text stands for."""
+    if type(value) is str and value in known:
+        return known[value]
+    raise NotUnderstood(f"unknown {name}", repr(value))
+
+
+def dicts(value: Any, name: str) -> list[dict[str, Any]]:
+    """Give a list whose items are all objects."""
+    if type(value) is list and all(type(item) is dict for item in value):
+        return value
+    raise NotUnderstood("not a list of objects", name)
