@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -39,13 +40,13 @@ def scan_dataset(
     """Scan a partitioned dataset lazily; a query opens only the files of the partitions it asks for.
 
     Only finished parts (``part_*.parquet`` in folders named ``column=value``) are read, in the order of their
-    paths (numbers by value). The rows of a part are in order; those of different parts are not sorted into one.
+    paths (numbers by value). The rows of a part are in order; those of several are not merged into one order.
 
-    The columns are the table's as `cbtools.schema` lists them, then what else the files hold, then ``date`` and
-    ``hour`` where the dataset is partitioned by them. A part that lacks a column (an older one) gives null. To
-    learn what else the files hold, up to 256 footers are read: all of a small dataset; of a large one those of
-    the 128 newest files and of 128 others spread evenly. Should another file hold a column besides, the query
-    that opens it fails and names the column, rather than leaving it out; ``footers="all"`` then finds it.
+    The columns are the table's as `cbtools.schema` lists them, then what else the files hold, then ``date``
+    and ``hour`` where they partition the dataset. A part that lacks a column (an older one) gives null. To
+    learn what else the files hold, up to 256 footers are read: all of a small dataset; of a large one those
+    of the 128 newest files and of 128 others spread evenly. Should another file hold a column besides, the
+    query that opens it fails and names the column, rather than leaving it out; ``footers="all"`` finds it.
 
     Parameters
     ----------
@@ -79,9 +80,9 @@ def scan_dataset(
     Notes
     -----
     Other programs read the same rows: ``pyarrow.dataset.dataset(path, partitioning="hive")``, and DuckDB's
-    ``read_parquet('path/**/*.parquet', hive_partitioning=true)``. They guess the partition columns' types from
-    the folders' names. DuckDB 2 keeps the nanoseconds of times (TIMESTAMPTZ_NS); versions before it cut them to
-    microseconds. Both give an Enum as text (pyarrow as a dictionary of text).
+    ``read_parquet('path/**/*.parquet', hive_partitioning=true)``. They guess the partition columns' types
+    from the folders' names. DuckDB 2 keeps the nanoseconds of times (TIMESTAMPTZ_NS); versions before it cut
+    them to microseconds. Both give an Enum as text (pyarrow as a dictionary of text).
 
     Examples
     --------
@@ -96,18 +97,20 @@ def scan_dataset(
     folder = hive.dataset_root(root, table)
     files = _find(folder, Path(root), table)
     by = _partition_columns(folder, files)
+    declared = dict(schema(table)) if table is not None and table in TABLES else {}
     read = files if footers == "all" else _sample(files)
-    inside = _columns(table, by, read)
-    wanted = list(columns) if columns is not None else None
-    if wanted is not None and len(read) < len(files) and not set(wanted) <= {*by, *inside}:
-        inside = _columns(table, by, files)
-    types = _partition_types(table, by, read)
-    frame = _scan(folder, _in_order(files, types), types, inside, segment=segment, strict=wanted is None)
-    names = [*_ordered(table, inside, by), *([SEGMENT.name] if segment else [])]
-    for name in wanted or ():
+    inside = _columns(declared, by, read)
+    if columns is not None and len(read) < len(files) and not set(columns) <= {*by, *inside}:
+        inside = _columns(declared, by, files)
+    types = _partition_types(declared, by, read)
+    names = list(dict.fromkeys([*(name for name in declared if name in {*inside, *by}), *inside, *by]))
+    for name in columns or ():
         if name not in names:
             raise unknown_name("column", name, names)
-    return frame.select(names if wanted is None else [*wanted, *names[len(names) - segment :]])
+    if segment and SEGMENT.name in names:
+        raise DatasetError(f"{folder} has a column {SEGMENT.name} of its own: scan it without segment=True")
+    frame = _scan(folder, _in_order(files, types), types, inside, segment=segment, strict=columns is None)
+    return frame.select([*(names if columns is None else columns), *([SEGMENT.name] if segment else [])])
 
 
 def _find(folder: Path, root: Path, table: str | None) -> list[_File]:
@@ -131,7 +134,7 @@ def _find(folder: Path, root: Path, table: str | None) -> list[_File]:
     raise DatasetError(f"{what}. {near} holds: {', '.join(there) or 'nothing'}. {hint}")
 
 
-def _parts(folder: Path) -> Iterable[str]:
+def _parts(folder: Path) -> Iterator[str]:
     return (e.name for _, files in hive.walk(folder) for e in files if hive.segment_of(e.name))
 
 
@@ -141,14 +144,14 @@ def _partition_columns(folder: Path, files: Sequence[_File]) -> tuple[str, ...]:
     for file in files:
         if hive.names_of(file.relative) != by:
             raise DatasetError(
-                f"{folder} holds parts in different partitions, {first.entry.path} and {file.entry.path}: they are "
-                "of different datasets, move one away"
+                f"{folder} holds parts in different partitions, {first.entry.path} and {file.entry.path}: "
+                "they are of different datasets, move one away"
             )
     outer = {part.partition("=")[0] for part in folder.parts if "=" in part}
     if outer & set(by):
         raise DatasetError(
-            f"{folder} lies in a folder named like its partitions ({', '.join(sorted(outer & set(by)))}): a reader "
-            "cannot tell them apart. Move it, or scan the outer folder"
+            f"{folder} lies in a folder named like its partitions ({', '.join(sorted(outer & set(by)))}): a "
+            "reader cannot tell them apart. Move it, or scan the outer folder"
         )
     return by
 
@@ -163,9 +166,11 @@ def _sample(files: list[_File]) -> list[_File]:
     return list({file.entry.path: file for file in [*spread, *newest]}.values())
 
 
-def _columns(table: str | None, by: Sequence[str], files: Sequence[_File]) -> dict[str, pl.DataType]:
+def _columns(
+    declared: Mapping[str, pl.DataType], by: Sequence[str], files: Sequence[_File]
+) -> dict[str, pl.DataType]:
     """Give the columns inside the files: the table's, and all that the footers of these files name."""
-    found: dict[str, pl.DataType] = dict(schema(table)) if table in TABLES else {}
+    found = dict(declared)
     whence = dict.fromkeys(found, "the table")
     unreadable = ""
     for file in files:
@@ -177,8 +182,8 @@ def _columns(table: str | None, by: Sequence[str], files: Sequence[_File]) -> di
         for name, dtype in there.items():
             if found.setdefault(name, dtype) != dtype:
                 raise DatasetError(
-                    f"{name} is {dtype} in {file.entry.path}, but {found[name]} in {whence[name]}: write the part "
-                    "again with the one dtype"
+                    f"{name} is {dtype} in {file.entry.path}, but {found[name]} in {whence[name]}: "
+                    "write the part again with the one dtype"
                 )
             whence.setdefault(name, file.entry.path)
     if not found:
@@ -186,7 +191,9 @@ def _columns(table: str | None, by: Sequence[str], files: Sequence[_File]) -> di
     return {name: dtype for name, dtype in found.items() if name not in by}
 
 
-def _partition_types(table: str | None, by: Sequence[str], files: Sequence[_File]) -> dict[str, pl.DataType]:
+def _partition_types(
+    declared: Mapping[str, pl.DataType], by: Sequence[str], files: Sequence[_File]
+) -> dict[str, pl.DataType]:
     """Give the dtypes of the partition columns: as the table says, as the writer noted, or text."""
     noted: dict[str, pl.DataType] = {}
     for file in files:
@@ -195,22 +202,25 @@ def _partition_types(table: str | None, by: Sequence[str], files: Sequence[_File
         except (pl.exceptions.ComputeError, OSError):
             continue
         break
-    known = {**DERIVED_DTYPES, **noted, **(schema(table) if table in TABLES else {})}
+    known = {**DERIVED_DTYPES, **noted, **declared}
     return {name: known.get(name, pl.String()) for name in by}
 
 
 def _in_order(files: list[_File], types: Mapping[str, pl.DataType]) -> list[str]:
-    numeric = [dtype.is_integer() for dtype in types.values()]
+    """Order the files by partition (numbers by value, null first), then by name."""
 
     def place(file: _File) -> tuple[object, ...]:
         texts = [part.partition("=")[2] for part in file.relative]
         numbers = [
-            int(text) if number and text != hive.NULL else -1
-            for text, number in zip(texts, numeric, strict=True)
+            int(text) if dtype.is_integer() and text != hive.NULL else -math.inf
+            for text, dtype in zip(texts, types.values(), strict=True)
         ]
         return (*zip(numbers, texts, strict=True), file.entry.name)
 
-    return [file.entry.path for file in sorted(files, key=place)]
+    try:
+        return [file.entry.path for file in sorted(files, key=place)]
+    except ValueError as error:
+        raise DatasetError(f"a folder's name is not the whole number it must be: {error}") from error
 
 
 def _scan(
@@ -224,9 +234,7 @@ def _scan(
 ) -> pl.LazyFrame:
     outer = {part.partition("=")[0]: pl.String() for part in folder.parts if "=" in part}
     if clash := outer.keys() & inside.keys():
-        raise DatasetError(
-            f"{folder} lies in a folder named like a column ({', '.join(sorted(clash))}): move it"
-        )
+        raise DatasetError(f"{folder} lies in a folder named like a column, {', '.join(clash)}: move it")
     frame = pl.scan_parquet(
         paths,
         glob=False,
@@ -240,9 +248,3 @@ def _scan(
     if not segment:
         return frame
     return frame.with_columns(pl.col(_PATH).str.extract(r"(?s)part_([^/\\]+)\.parquet$").alias(SEGMENT.name))
-
-
-def _ordered(table: str | None, inside: Iterable[str], by: Iterable[str]) -> list[str]:
-    """Order the columns: the table's, what else is inside, the partition columns that are not the table's."""
-    first = [name for name in (schema(table) if table in TABLES else ()) if name in {*inside, *by}]
-    return list(dict.fromkeys([*first, *inside, *by]))
