@@ -32,12 +32,12 @@ def read_segment(path: Path) -> bytes:
     return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
 
 
-def read(source: Source, tmp_path: Path) -> cb.RawTables:
-    """Call `read_raw` on bytes or paths; one segment is handed over as a path, several as a list."""
+def paths_of(source: Source, tmp_path: Path) -> Path | list[Path]:
+    """Write bytes into files; give the path of one segment, the list of several."""
     several = list(source) if not isinstance(source, bytes | Path) else [source]
     if several and isinstance(several[0], bytes):
         several = write_segments(several, tmp_path)
-    return cb.read_raw(several[0] if len(several) == 1 else several)
+    return several[0] if len(several) == 1 else several
 
 
 def same_as_oracle(source: Source, tmp_path: Path) -> cb.RawTables:
@@ -47,12 +47,40 @@ def same_as_oracle(source: Source, tmp_path: Path) -> cb.RawTables:
     """
     several = list(source) if not isinstance(source, bytes | Path) else [source]
     segments = [one if isinstance(one, bytes) else read_segment(one) for one in several]
-    got = read(source, tmp_path)
+    got = cb.read_raw(paths_of(source, tmp_path))
     expected = raw.decode(segments)
     for table in schema.TABLES:
         same_table(table, getattr(got, table), expected.rows[table])
     same_report(got.report, expected, segments)
     return got
+
+
+def scan_is_read(source: Source, tmp_path: Path, got: cb.RawTables) -> None:
+    """Check that `scan_raw` gives each channel's table as `read_raw` gave it, and the products asked for."""
+    paths = paths_of(source, tmp_path)
+    for channel in schema.CHANNELS:
+        table = getattr(got, channel)
+        scan = cb.scan_raw(paths, channel)
+        assert scan.collect_schema() == table.schema, channel
+        assert_same(scan.collect(), table, channel)
+        if channel in ("level2", "market_trades", "ticker", "candles"):
+            for products in products_to_ask_for(table):
+                asked = cb.scan_raw(paths, channel, products=products).collect()
+                assert_same(
+                    asked, table.filter(pl.col("product_id").is_in(products)), f"{channel} of {products}"
+                )
+
+
+def products_to_ask_for(table: pl.DataFrame) -> list[list[str]]:
+    """Choose lists of products: one that is there, all that are there, and one that is not."""
+    names = table["product_id"].unique(maintain_order=True).to_list()
+    return [names[:1], names, ["NOT-THERE"]] if names else [["NOT-THERE"]]
+
+
+def assert_same(got: pl.DataFrame, expected: pl.DataFrame, what: str) -> None:
+    assert got.schema == expected.schema, f"{what}: another schema"
+    for name in expected.columns:
+        assert plain(got[name]) == plain(expected[name]), f"{what}: {name} differs"
 
 
 def same_table(table: str, frame: pl.DataFrame, rows: list[dict[str, Any]]) -> None:

@@ -1,7 +1,7 @@
 """Lines as they come from the wire, built from plain values.
 
-A frame is a dict; `envelope` wraps it as the recorder does; `line` writes it as the recorder does (compact, in
-the order of the keys); `segment` joins lines. Prices, sizes and times are the texts that stand in the line.
+A frame is a dict; `envelope` wraps it as the recorder does; `line` writes it as the recorder does (compact,
+in the order of the keys); `segment` joins lines. Prices, sizes and times are given as they stand in the line.
 """
 
 from __future__ import annotations

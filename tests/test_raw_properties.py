@@ -1,0 +1,622 @@
+"""Random and damaged recordings: whatever the bytes are, the package and the oracle read the same.
+
+`Market` writes streams in the recorder's exact form (there the decoder is fast, and must not be lenient);
+`Writer` spells the same messages in every way JSON allows; `damage` changes bytes. All take a
+`random.Random`, which hypothesis plays, so that a failure shrinks.
+"""
+
+import gzip
+import json
+import os
+import random
+import re
+from itertools import pairwise
+
+import laws
+import pyarrow as pa
+import pytest
+import wire
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+FULL = bool(os.environ.get("CBTOOLS_FULL"))
+DICE = st.randoms(use_true_random=False)
+
+
+def examples(usual):
+    """Set the number of examples; the full run takes thirty times as many."""
+    return settings(
+        max_examples=usual * (30 if FULL else 1),
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+# --- values
+
+PRODUCTS = ["BTC-USD", "ETH-USD", "SHIB-USD"]
+ODD_PRODUCTS = ["", "Ü-€", "A B", "null", "BTC-USD ", "]", "a,b", '"', "\\", None, 7, "x" * 300]
+LEGAL_NUMBERS = [
+    *("0", "0.0", "0.00000000", "00", "007.10", "1e-7", "1E+3", "0e9", "123456789012345", "1234567890123456"),
+    *("0.1234567890123456789", "9007199254740993", "138991023.41", "1e-400", "5e-324", "1e308", "8.5e-22"),
+    *("123456789012345678901234567890", "0.000000000000000000000000000012345678", "70010.123456789012"),
+    *(
+        "4503599627370496.5",
+        "4503599627370497.5",
+        "9007199254740991",
+        "9007199254740992.0",
+        "99999999999999999",
+    ),
+]
+ILLEGAL_NUMBERS = [
+    *(
+        "",
+        "-1",
+        "-0",
+        "+1",
+        " 1",
+        "1 ",
+        "1_0",
+        ".5",
+        "1.",
+        "1e",
+        "e1",
+        "1e+",
+        "NaN",
+        "inf",
+        "Infinity",
+        "0x1",
+    ),
+    *("1.2.3", "1,5", "1e400", "1e5.0", "١", "true", "1-", "1:", "1/", None, True, False, [], {}, ["1"]),
+]
+
+
+class Bare(str):
+    """A token that is written as it is: a JSON number, or what shall pass for one."""
+
+    __slots__ = ()
+
+
+LEGAL_TOKENS = [
+    Bare(text) for text in ("0", "7", "0.0", "1.5", "1e2", "1E-7", "0.1", "12345678901234567890123")
+]
+ILLEGAL_TOKENS = [Bare(text) for text in ("-0", "-0.0", "-1", "-1e-9", "1e400")]
+NO_TOKENS = [
+    Bare(text) for text in ("NaN", "Infinity", "01", "1.", ".5", "+1", "1e", "nul", "True", "", "-", "0x1")
+]
+
+LEGAL_TIMES = [
+    *("1970-01-01T00:00:00Z", "1970-01-01T00:00:00.000000000+00:00", "0001-01-01T00:00:00.000000Z"),
+    *("1970-01-01T00:00:00-00:00", "1970-01-01T00:00:00+01:00", "1969-12-31T23:59:59.999999999Z"),
+    *("2024-02-29T23:59:59.5Z", "2000-02-29T00:00:00Z", "2026-03-04T10:36:07.123456789+05:30"),
+    *("2026-03-03T23:06:07-06:00", "2262-04-11T23:47:16Z", "1677-09-21T00:12:43.145224193Z"),
+    *("2026-12-31T23:59:59.000000001Z", "2026-03-04T05:06:07+23:59", "2026-03-04T05:06:07-23:59"),
+]
+ILLEGAL_TIMES = [
+    *("2026-03-04T05:06:07", "2026-03-04 05:06:07Z", "2026-03-04T05:06:07z", "2026-03-04t05:06:07Z", ""),
+    *(
+        "2026-03-04T05:06:07.Z",
+        "2026-03-04T05:06:07.1234567890Z",
+        "2026-03-04T24:00:00Z",
+        "2026-03-04T05:60:00Z",
+    ),
+    *("2026-03-04T05:06:60Z", "2026-02-29T05:06:07Z", "2100-02-29T05:06:07Z", "1900-02-29T05:06:07Z"),
+    *("2026-04-31T05:06:07Z", "2026-13-01T05:06:07Z", "2026-00-10T05:06:07Z", "2026-01-00T05:06:07Z"),
+    *("2026-03-04T05:06:07+24:00", "2026-03-04T05:06:07+00:60", "2026-03-04T05:06:07+0000"),
+    *("2026-03-04T05:06:07+00:00Z", "2262-04-11T23:47:16.854775808Z", "0001-01-01T00:00:00.000000001Z"),
+    *("0000-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "2026-3-04T05:06:07Z", "+026-03-04T05:06:07Z"),
+    *("2026-03-04T05:06:07Z\x00", "2026-03-04T05:06:0:Z", "2026-03-04T05:06:/7Z", 1772600767, True, []),
+]
+
+
+class Values:
+    """Draws values; ``odd`` is how often one is unusual, and half of those are illegal."""
+
+    def __init__(self, dice: random.Random, odd: float) -> None:
+        self.dice = dice
+        self.odd = odd
+
+    def chance(self, of: float) -> bool:
+        return self.dice.random() < of
+
+    def pick(self, usual, legal, illegal):
+        if not self.chance(self.odd):
+            return usual
+        return self.dice.choice(illegal if self.chance(0.2) else legal)
+
+    def number(self, low=0, high=100_000):
+        digits = self.dice.choice([0, 1, 2, 2, 5, 8])
+        usual = f"{self.dice.randint(low, high)}" + (
+            f".{self.dice.randrange(10**digits):0{digits}d}" * (digits > 0)
+        )
+        return self.pick(usual, LEGAL_NUMBERS + LEGAL_TOKENS, ILLEGAL_NUMBERS + ILLEGAL_TOKENS)
+
+    def size(self):
+        return "0" if self.chance(0.3) else self.number(0, 50)
+
+    def signed(self):
+        return self.pick(
+            self.dice.choice(["-1.25", "0", "3.5"]), ["-0", "", None, Bare("-2.5")], ["--1", "-", "+1"]
+        )
+
+    def optional(self):
+        return self.pick(self.number(), ["", None], [" ", True])
+
+    def product(self):
+        return self.pick(self.dice.choice(PRODUCTS), ["Ü-€", "A B", "]", '"', "\\", "a,b"], ODD_PRODUCTS)
+
+    def time(self, number=None):
+        """Draw a time; usual ones go on with the number of the frame."""
+        second = self.dice.randrange(60) if number is None else number % 60
+        minute = 0 if number is None else number // 60 % 60
+        digits = self.dice.choice([0, 3, 6, 6, 6, 8, 9])
+        fraction = f".{self.dice.randrange(10**digits):0{digits}d}" if digits else ""
+        zone = self.dice.choice(["Z", "Z", "Z", "+00:00"])
+        return self.pick(
+            f"2026-03-04T05:{minute:02d}:{second:02d}{fraction}{zone}", LEGAL_TIMES, ILLEGAL_TIMES
+        )
+
+    def missing_time(self):
+        return None if self.chance(0.05) else self.time()
+
+    def trade_id(self):
+        near = self.dice.randrange(100, 130)
+        return self.pick(
+            str(near),
+            [near, "0" * 3 + str(near), "9" * 18, 2**63 - 1, 0],
+            ["", "-1", "1.0", "1" * 19, -1, 1.5, True, None, 2**63, Bare("1e2"), Bare("100.0")],
+        )
+
+    def count(self, usual=2):
+        return self.dice.choice([0, 1, 1, 1, usual])
+
+
+# --- messages
+
+
+class Market(Values):
+    """Draws frames of every channel, as dicts."""
+
+    def frame(self, sequence_num):
+        kinds = [self.level2] * 8 + [self.trades] * 3 + [self.ticker] * 2
+        kinds += [self.candles, self.heartbeat, self.status, self.ack]
+        return self.dice.choice(kinds)(sequence_num)
+
+    def level2(self, sequence_num):
+        side = ["bid", "offer", "ask"]
+        events = [
+            wire.book(
+                self.product(),
+                *(
+                    wire.update(
+                        self.pick(self.dice.choice(side), side, ["", "buy", "BID", None, 1, "offer "]),
+                        self.number(),
+                        self.size(),
+                        self.missing_time(),
+                    )
+                    for _ in range(self.dice.choice([0, 1, 1, 2, 3]))
+                ),
+                kind=self.pick(self.dice.choice(["update", "snapshot"]), ["update"], ["", "l2update", None]),
+            )
+            for _ in range(self.count())
+        ]
+        return wire.l2(sequence_num, *events, timestamp=self.frame_time(sequence_num))
+
+    def one_trade(self):
+        side = ["BUY", "SELL", "buy", "sell"]
+        return wire.trade(
+            self.trade_id(),
+            self.number(),
+            self.number(),
+            self.pick(self.dice.choice(side[:2]), side, ["Buy", "", None, "bid"]),
+            self.missing_time(),
+            self.product(),
+        )
+
+    def trades(self, sequence_num):
+        events = [
+            {
+                "type": self.dice.choice(["update", "snapshot"]),
+                "trades": [self.one_trade() for _ in range(self.count(4))],
+            }
+            for _ in range(self.count())
+        ]
+        return wire.advanced("market_trades", sequence_num, *events, timestamp=self.frame_time(sequence_num))
+
+    def ticker(self, sequence_num):
+        channel = self.dice.choice(["ticker", "ticker", "ticker_batch"])
+        frame = wire.ticker(sequence_num, self.product(), self.number(), channel)
+        one = frame["events"][0]["tickers"][0]
+        for name in list(one):
+            if name not in ("type", "product_id", "price"):
+                one[name] = self.signed() if name == "price_percent_chg_24_h" else self.optional()
+                if self.chance(self.odd):
+                    del one[name]
+        return frame | {"timestamp": self.frame_time(sequence_num)}
+
+    def candles(self, sequence_num):
+        start = self.pick(
+            "1772600700", [1772600700, 0, "0", "9223372036"], ["", "x", 1.5, None, True, "9223372037"]
+        )
+        candle = wire.candle(start, self.product(), open=self.number(), volume=self.size())
+        return wire.candles(sequence_num, *[candle] * self.count())
+
+    def heartbeat(self, sequence_num):
+        clock = self.dice.choice(["2026-03-04 05:06:07.5 +0000 UTC m=+8.1", "", None, 17, True, "ü"])
+        return wire.heartbeat(
+            sequence_num, clock, self.dice.choice(["8", 8, None, "x", 1.5, True, 2**63, "0008"])
+        )
+
+    def status(self, sequence_num):
+        product = wire.product(self.product(), status_message=self.dice.choice([None, "", "down"]))
+        product["base_increment"] = self.optional()
+        return wire.status(sequence_num, *[product] * self.count())
+
+    def ack(self, sequence_num):
+        return wire.ack(sequence_num, level2=PRODUCTS[: self.count()], heartbeats=[])
+
+    def frame_time(self, sequence_num):
+        if self.chance(self.odd / 4):
+            return None
+        return self.time(sequence_num if isinstance(sequence_num, int) and sequence_num >= 0 else None)
+
+    def flat(self):
+        """Draw a message of the Exchange feed."""
+        product_id = self.product()
+        kind = self.dice.choice(
+            ["snapshot", "l2update", "l2update", "match", "last_match", "ticker", "other"]
+        )
+        if kind == "snapshot":
+            levels = [[[self.number(), self.size()] for _ in range(self.count(3))] for _ in range(2)]
+            return wire.exchange_snapshot(product_id, *levels)
+        if kind == "l2update":
+            side = self.pick(self.dice.choice(["buy", "sell"]), ["buy"], ["bid", "BUY", None])
+            changes = [[side, self.number(), self.size()] for _ in range(self.count(3))]
+            return wire.exchange_update(*changes, product_id=product_id, time=self.missing_time())
+        if kind in ("match", "last_match"):
+            trade = {
+                "price": self.number(),
+                "size": self.number(),
+                "product_id": product_id,
+                "time": self.time(),
+            }
+            return wire.match(self.dice.randrange(100, 130), kind, **trade)
+        if kind == "ticker":
+            return wire.exchange_ticker(price=self.number(), best_bid=self.optional(), time=self.time())
+        return self.dice.choice(
+            [
+                wire.exchange_heartbeat(product_id=product_id, time=self.time()),
+                wire.exchange_ack({"name": "level2", "product_ids": PRODUCTS}),
+                {"type": "status", "products": [wire.product(product_id)], "currencies": [{"id": "BTC"}]},
+                wire.error("slow down"),
+                wire.error("slow down", reason="rate limit"),
+            ]
+        )
+
+    def frames(self, count):
+        """Draw frames in a sequence with gaps, repeats, new connections and frames without a number."""
+        number = self.dice.choice([0, 0, 0, 7, 15_158])
+        sent = []
+        for _ in range(count):
+            step = self.dice.randrange(100)
+            if step < 8:
+                sent.append(self.flat())
+                continue
+            if step < 14 and sent:
+                sent.append(self.dice.choice(sent[-6:]))
+                continue
+            if step < 20:
+                number += self.dice.choice([1, 2, 5])
+            elif step < 24:
+                number = self.dice.choice([0, 0, 1, number - 1, number - 2]) if number > 2 else 0
+            odd = self.chance(self.odd / 3)
+            sent.append(self.frame(self.odd_sequence_num(number) if odd else number))
+            number += 1
+        return sent
+
+    def odd_sequence_num(self, number):
+        return self.dice.choice(
+            [None, str(number), -1, True, Bare(f"{number}.0"), Bare(f"0{number}"), 2**63, []]
+        )
+
+
+# --- spelling
+
+
+class Writer:
+    """Writes a value as JSON in one of the many ways; ``odd`` is how often it departs from the usual one."""
+
+    def __init__(self, dice: random.Random, odd: float) -> None:
+        self.dice = dice
+        self.odd = odd
+
+    def strange(self) -> bool:
+        return self.dice.random() < self.odd
+
+    def space(self) -> str:
+        return self.dice.choice([" ", "\t", "  ", "\r"]) if self.strange() else ""
+
+    def write(self, value) -> str:
+        if isinstance(value, Bare):
+            return str(value)
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, dict):
+            members = list(value.items())
+            if self.strange():
+                self.dice.shuffle(members)
+            if self.strange() and self.dice.random() < 0.3:
+                members.insert(self.dice.randint(0, len(members)), self.extra(members))
+            written = [
+                self.text(key) + self.space() + ":" + self.space() + self.write(one) for key, one in members
+            ]
+            return "{" + self.space() + self.comma(written) + self.space() + "}"
+        if isinstance(value, list):
+            return "[" + self.space() + self.comma([self.write(one) for one in value]) + self.space() + "]"
+        return json.dumps(value)
+
+    def comma(self, written: list[str]) -> str:
+        return "".join(
+            (self.space() + "," + self.space()) * (index > 0) + one for index, one in enumerate(written)
+        )
+
+    def extra(self, members):
+        """Draw one more member: an unknown key, or one that is already there."""
+        if members and self.dice.random() < 0.05:
+            return self.dice.choice(members)
+        values = [None, "x", [], {"a": [{}, 1]}, True, Bare("-1.5e3"), '\\"]}', [[["]"]]], "é\u2028"]
+        return self.dice.choice(["foo", "", "seq", "side ", "Type", "ключ"]), self.dice.choice(values)
+
+    def text(self, value: str) -> str:
+        if self.strange() and value:
+            at = self.dice.randrange(len(value))
+            if ord(value[at]) < 0x10000:
+                head, tail = json.dumps(value[:at]), json.dumps(value[at + 1 :])
+                return head[:-1] + f"\\u{ord(value[at]):04x}" + tail[1:]
+        return json.dumps(value, ensure_ascii=self.strange())
+
+
+def usual_lines(dice, count, odd):
+    """Write frames as the recorder does, some of them bare."""
+    market = Market(dice, odd)
+    bare = dice.random() < 0.2
+    lines = []
+    for number, frame in enumerate(market.frames(count)):
+        capture = f"2026-03-04T05:{number // 60 % 60:02d}:{number % 60:02d}.{dice.randrange(10**6):06d}+00:00"
+        lines.append(
+            compact(frame if bare else wire.envelope(frame, market.pick(capture, LEGAL_TIMES, [""])))
+        )
+    return lines
+
+
+def compact(value) -> bytes:
+    """Write compact JSON, tokens that are no values included."""
+    return Writer(random.Random(0), -1.0).write(value).encode()
+
+
+def wild_lines(dice, count, odd):
+    """Write frames in any spelling JSON allows, and now and then in one that it does not."""
+    market = Market(dice, odd / 4)
+    writer = Writer(dice, odd)
+    lines = []
+    for frame in market.frames(count):
+        value = frame
+        if dice.random() < 0.7:
+            value = wire.envelope(frame, market.missing_time())
+            if market.chance(odd):
+                value["metadata"] = dice.choice([{}, {"source": "x", "channel": "y"}, {"more": 1}, None, "x"])
+            if market.chance(odd):
+                del value[dice.choice(["capture_ts", "metadata"])]
+        text = writer.write(value)
+        if market.chance(odd / 2):
+            text = (
+                text.replace('"', str(dice.choice(NO_TOKENS)), 1)
+                if dice.random() < 0.2
+                else text + writer.space()
+            )
+        lines.append(text.encode())
+    return lines
+
+
+# --- damage
+
+SIGNS = b'{}[]:,"\\0123456789.eE+-TZ \t\r\nabdfilnorstu_\x00\x7f\x80\xc3\xff'
+TOKEN = re.compile(rb'"[^"]*"|-?[0-9.]+|[{}\[\]:,]')
+STRANGE_TOKENS = [
+    *(
+        b'"0"',
+        b'"1e-7"',
+        b'"-1"',
+        b'""',
+        b"null",
+        b"0",
+        b"-0",
+        b"1.5",
+        b"true",
+        b"[]",
+        b"{}",
+        b'"a\\"b"',
+        b'"\\u0062id"',
+    ),
+    *(
+        b'"bid"',
+        b'"offer"',
+        b'"ask"',
+        b'"update"',
+        b'"snapshot"',
+        b'"level2"',
+        b'"l2_data"',
+        b'"1970-01-01T00:00:00Z"',
+    ),
+    *(
+        b'"2026-03-04T05:06:07+01:00"',
+        b"[",
+        b"]",
+        b"{",
+        b"}",
+        b",",
+        b":",
+        b"",
+        b'"\xc3\xbc"',
+        b'"\xff"',
+        b'"data"',
+    ),
+    *(
+        b'"events"',
+        b'"updates"',
+        b'"type"',
+        b'"channel"',
+        b'"1.5" ',
+        b"NaN",
+        b'"1.50000000000000000"',
+        b'"1."',
+    ),
+]
+
+
+def damage(dice, segment: bytes) -> bytes:
+    """Change a segment in one place."""
+    at = dice.randrange(len(segment) + 1)
+    rest = segment[at:]
+    lines = segment.split(b"\n")
+    one, other = dice.randrange(len(lines)), dice.randrange(len(lines))
+    kind = dice.choice(
+        ["sign", "bit", "delete", "insert", "repeat", "swap", "cut", "glue", "copy"] + ["token"] * 6
+    )
+    if kind == "sign":
+        return segment[:at] + bytes([dice.choice(SIGNS)]) + rest[1:]
+    if kind == "bit":
+        return segment[:at] + bytes([byte ^ 1 << dice.randrange(8) for byte in rest[:1]]) + rest[1:]
+    if kind == "delete":
+        return segment[:at] + rest[dice.choice([1, 1, 1, 2, 7]) :]
+    if kind == "insert":
+        return segment[:at] + bytes([dice.choice(SIGNS)]) + rest
+    if kind == "repeat":
+        lines.insert(one, lines[other])
+    if kind == "swap":
+        lines[one], lines[other] = lines[other], lines[one]
+    if kind == "cut":
+        lines[one] = lines[one][: dice.randint(0, len(lines[one]))]
+    if kind == "glue" and one:
+        lines[one - 1 : one + 1] = [lines[one - 1] + lines[one]]
+    if kind == "copy":
+        return segment[:at] + segment[dice.randrange(len(segment) + 1) :][: dice.randrange(60)] + rest
+    if kind == "token":
+        tokens = list(TOKEN.finditer(lines[one]))
+        if tokens:
+            start, end = dice.choice(tokens).span()
+            lines[one] = lines[one][:start] + strange_token(dice, lines[one][start:end]) + lines[one][end:]
+    return b"\n".join(lines)
+
+
+def strange_token(dice, token: bytes) -> bytes:
+    """Put another token in a token's place, or the same one with something beside it."""
+    return dice.choice(
+        [
+            dice.choice(STRANGE_TOKENS),
+            token + dice.choice([b" ", b"\t", b"\r", token, b",", token + b":" + token + b","]),
+            dice.choice([b" ", b"\t", b"0", b"-", b"."]) + token,
+            token[:-1] + dice.choice([b" ", b"0", b".", b"e", b"Z", b"\\"]) + token[-1:],
+            token[:1] + dice.choice([b" ", b"0", b"-", b"+", b"."]) + token[1:],
+            token[::-1],
+        ]
+    )
+
+
+def joined(dice, lines):
+    return b"\n".join(lines) + dice.choice([b"\n", b"\n", b""])
+
+
+# --- laws
+
+
+@examples(150)
+@given(DICE)
+def test_usual_streams(tmp_path, dice):
+    lines = usual_lines(dice, dice.randint(1, 12), dice.choice([0.0, 0.02, 0.1]))
+    laws.same_as_oracle(joined(dice, lines), tmp_path)
+
+
+@examples(150)
+@given(DICE)
+def test_wild_streams(tmp_path, dice):
+    lines = wild_lines(dice, dice.randint(1, 8), dice.choice([0.02, 0.1, 0.3]))
+    laws.same_as_oracle(joined(dice, lines), tmp_path)
+
+
+@examples(300)
+@given(DICE)
+def test_damaged_streams(tmp_path, dice):
+    segment = joined(dice, usual_lines(dice, dice.randint(1, 8), 0.0))
+    for _ in range(dice.choice([1, 1, 2, 3, 6])):
+        segment = damage(dice, segment)
+    laws.same_as_oracle(segment, tmp_path)
+
+
+@examples(60)
+@given(DICE)
+def test_damaged_wild_streams(tmp_path, dice):
+    segment = joined(dice, wild_lines(dice, dice.randint(1, 6), 0.1))
+    for _ in range(dice.choice([1, 2, 3])):
+        segment = damage(dice, segment)
+    laws.same_as_oracle(segment, tmp_path)
+
+
+@examples(40)
+@given(DICE)
+def test_scan_is_read(tmp_path, dice):
+    lines = usual_lines(dice, dice.randint(1, 10), 0.02) + wild_lines(dice, dice.randint(1, 4), 0.1)
+    segment = joined(dice, lines)
+    for _ in range(dice.choice([0, 1, 3])):
+        segment = damage(dice, segment)
+    laws.scan_is_read(segment, tmp_path, laws.same_as_oracle(segment, tmp_path))
+
+
+@examples(60)
+@given(DICE)
+def test_segments_are_one_stream(tmp_path, dice):
+    """Cut anywhere between two lines, the level2 rows are the same (their line numbers start anew)."""
+    segment = joined(dice, usual_lines(dice, dice.randint(1, 12), 0.02))
+    for _ in range(dice.choice([0, 1, 3])):
+        segment = damage(dice, segment)
+    lines = segment.splitlines(keepends=True) if b"\r" not in segment else [segment]
+    cuts = sorted(dice.randint(0, len(lines)) for _ in range(dice.choice([1, 2])))
+    bounds = [0, *cuts, len(lines)]
+    parts = [b"".join(lines[low:high]) for low, high in pairwise(bounds)]
+    whole = laws.same_as_oracle(segment, tmp_path / "whole")
+    cut = laws.same_as_oracle(parts, tmp_path / "parts")
+    laws.assert_same(cut.level2.drop("line"), whole.level2.drop("line"), "level2")
+    laws.assert_same(cut.gaps.drop("line"), whole.gaps.drop("line"), "gaps")
+    laws.assert_same(cut.rejects.select("raw"), whole.rejects.select("raw"), "rejects")
+
+
+def long_segment(seed, lines):
+    dice = random.Random(seed)
+    segment = []
+    while len(segment) < lines:
+        segment += usual_lines(dice, 400, 0.001)
+        segment += wild_lines(dice, 10, 0.1)
+        segment += damage(dice, joined(dice, usual_lines(dice, 5, 0.0))).split(b"\n")
+    return b"\n".join(segment)
+
+
+def test_a_long_segment(tmp_path):
+    """Wherever the package cuts its input into pieces, no line is lost and none is read twice."""
+    segment = long_segment(1, 30_000)
+    laws.scan_is_read(segment, tmp_path, laws.same_as_oracle(segment, tmp_path))
+
+
+@pytest.mark.parametrize("ending", ["gz", "zst", "two members"])
+def test_a_compressed_segment_is_the_same(tmp_path, ending):
+    segment = long_segment(2, 3_000)
+    plain = laws.same_as_oracle(segment, tmp_path)
+    if ending == "zst":
+        path = tmp_path / "segment_20260304T05_00002.ndjson.zst"
+        path.write_bytes(pa.Codec("zstd").compress(segment, asbytes=True))
+    elif ending == "gz":
+        path = tmp_path / "segment_20260304T05_00002.ndjson.gz"
+        path.write_bytes(gzip.compress(segment))
+    else:
+        path = tmp_path / "segment_20260304T05_00002.ndjson.gz"
+        path.write_bytes(gzip.compress(segment[:50_000]) + gzip.compress(segment[50_000:]))
+    laws.scan_is_read(path, tmp_path, plain)
