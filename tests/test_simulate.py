@@ -349,11 +349,12 @@ def test_thirty_products(tmp_path: Path) -> None:
 
 def _readable(done: Simulation) -> Iterator[tuple[str, int, bytes, dict[str, Any] | None]]:
     for path in done.paths:
+        segment = path.name.partition(".")[0]
         for number, line in enumerate(content(path).splitlines(keepends=True), 1):
             try:
-                yield path.name, number, line, json.loads(line)["data"]
+                yield segment, number, line, json.loads(line)["data"]
             except ValueError:
-                yield path.name, number, line, None
+                yield segment, number, line, None
 
 
 def test_without_faults_there_are_none(mix: Simulation) -> None:

@@ -29,8 +29,9 @@ class Fault:
 
     ``kind`` is ``gap`` (frames never written), ``cut``, ``glued`` (a cut line run into the next), ``nul``,
     ``utf8`` (bytes that are not UTF-8) or ``duplicate`` (a line written twice). ``sequence_num`` is of the
-    first frame concerned and ``frames`` the number of frames lost by it. ``segment`` and ``line`` tell where:
-    the spoiled line, the repetition, or the first line after a gap.
+    first frame concerned and ``frames`` the number of frames lost by it. ``segment`` (its
+    name without endings) and ``line`` (from 1) tell where: the spoiled line, the repetition, or the first line
+    after a gap.
     """
 
     kind: FaultKind
@@ -198,7 +199,9 @@ class Recorder:
 
     def _note(self, kind: FaultKind, number: int, frames: int) -> None:
         where = self.segments
-        self.faults.append(Fault(kind, self.connection, number, frames, where.name, where.lines_here))
+        self.faults.append(
+            Fault(kind, self.connection, number, frames, where.name.partition(".")[0], where.lines_here)
+        )
         self.calm = 0
 
     def _count(self, frame: Frame) -> None:
