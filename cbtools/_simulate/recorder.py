@@ -30,8 +30,8 @@ class Fault:
     ``kind`` is ``gap`` (frames never written), ``cut``, ``glued`` (a cut line run into the next), ``nul``,
     ``utf8`` (bytes that are not UTF-8) or ``duplicate`` (a line written twice). ``sequence_num`` is of the
     first frame concerned and ``frames`` the number of frames lost by it. ``segment`` (its
-    name without endings) and ``line`` (from 1) tell where: the spoiled line, the repetition, or the first line
-    after a gap.
+    name without endings) and ``line`` (from 1) tell where: the spoiled line, the repetition, or the first
+    line after a gap.
     """
 
     kind: FaultKind
