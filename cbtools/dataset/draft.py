@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from cbtools.dataset import hive, order
-from cbtools.dataset.parquet import PartFile, row_bytes, row_group_rows
+from cbtools.dataset.parquet import Format, PartFile, row_bytes, row_group_rows
 
 _FEW = 64
 
@@ -24,6 +24,7 @@ class Plan:
     footer: Mapping[str, str]
     make_folder: Callable[[Path], None]
     sorted_by: list[str] = field(init=False)
+    form: Format = field(init=False)
     group_rows: int = field(init=False)
     row_bytes: int = field(init=False)
     texts: list[str] = field(init=False)
@@ -31,6 +32,7 @@ class Plan:
     def __post_init__(self) -> None:
         give = object.__setattr__  # the way to fill in a frozen dataclass
         give(self, "sorted_by", order.sort_columns(self.schema))
+        give(self, "form", Format(self.schema, metadata=self.footer, sorted_by=self.sorted_by))
         give(self, "group_rows", row_group_rows(self.schema))
         give(self, "row_bytes", row_bytes(self.schema))
         give(self, "texts", [name for name, dtype in self.schema.items() if dtype in (pl.String, pl.Binary)])
@@ -98,7 +100,7 @@ class Draft:
             with contextlib.suppress(
                 FileNotFoundError
             ):  # another segment's writer tidied the folder away just now
-                out = PartFile(path, plan.schema, metadata=plan.footer, sorted_by=plan.sorted_by)
+                out = PartFile(path, plan.form)
                 self._files.append(path)
                 return out
         raise FileNotFoundError(f"{self.folder} vanishes as soon as it is made")
@@ -110,7 +112,7 @@ class Draft:
             out.close()
 
     def finish(self) -> None:
-        """Have all rows in one file on the disk, sorted."""
+        """Have all rows in one file, sorted."""
         self.flush()
         self.close()
         pairs = zip(self._runs, self._runs[1:], strict=False)
@@ -124,10 +126,15 @@ class Draft:
             path.unlink()
         del self._files[:-1]
 
+    @property
+    def file(self) -> Path:
+        """The one file of a finished draft."""
+        (path,) = self._files
+        return path
+
     def publish(self, name: str) -> Path:
         """Give the finished file its name."""
-        (temporary,) = self._files
-        path = temporary.replace(self.folder / name)
+        path = self.file.replace(self.folder / name)
         self._files = []
         return path
 

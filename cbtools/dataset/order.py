@@ -51,8 +51,8 @@ def _less(pairs: Sequence[tuple[pl.Expr, pl.Expr]]) -> pl.Expr:
 
 def ends(frame: pl.DataFrame, by: Sequence[str]) -> tuple[Key, Key]:
     """Give the keys of the first and of the last row."""
-    keys = frame.select(pl.col(name).to_physical() for name in by)
-    return (keys.row(0), keys.row(-1)) if by else ((), ())
+    first, last = ([frame[name].slice(at, 1).to_physical().item() for name in by] for at in (0, -1))
+    return tuple(first), tuple(last)
 
 
 def rank(key: Key) -> tuple[tuple[bool, int], ...]:

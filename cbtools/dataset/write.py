@@ -212,6 +212,7 @@ class DatasetWriter:
             raise DatasetError(f"this writer is {self._state}: there is nothing to finish")
         for draft in self._drafts.values():
             draft.finish()
+        sync(draft.file for draft in self._drafts.values())
         self._state = "finished"
 
     def publish(self) -> Written:
@@ -236,8 +237,7 @@ class DatasetWriter:
         removed = tuple(path for path in self._old if path not in now)
         for path in removed:
             path.unlink(missing_ok=True)
-        for folder in self._folders_of([*now, *removed]):
-            sync(folder)
+        sync(self._folders_of([*now, *removed]))
         _remove_empty(folder for folder in self._folders_of(removed) if folder != self._root)
         self._state = "published"
         return Written(tuple(parts), removed)
