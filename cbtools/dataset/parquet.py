@@ -107,7 +107,7 @@ def package_version() -> str:
 
 
 class Format:
-    """How the parts of a writer are written: columns, encodings, footer. Built once, for there are many parts."""
+    """How the parts of a writer are written: columns, encodings, footer; built once for all of them."""
 
     def __init__(self, schema: pl.Schema, *, metadata: Mapping[str, str], sorted_by: list[str]) -> None:
         import pyarrow.parquet as pq  # 50 ms, which `import cbtools` need not pay
