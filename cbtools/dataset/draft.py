@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
@@ -15,27 +14,19 @@ from cbtools.dataset.parquet import Format, PartFile, row_bytes, row_group_rows
 _FEW = 64
 
 
-@dataclass(frozen=True)
 class Plan:
-    """What the drafts of a writer share: the file's columns, its footer, how a folder is made."""
+    """What the drafts of a writer share: the file's columns and format, and how a folder is made."""
 
-    segment: str
-    schema: pl.Schema
-    footer: Mapping[str, str]
-    make_folder: Callable[[Path], None]
-    sorted_by: list[str] = field(init=False)
-    form: Format = field(init=False)
-    group_rows: int = field(init=False)
-    row_bytes: int = field(init=False)
-    texts: list[str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        give = object.__setattr__  # the way to fill in a frozen dataclass
-        give(self, "sorted_by", order.sort_columns(self.schema))
-        give(self, "form", Format(self.schema, metadata=self.footer, sorted_by=self.sorted_by))
-        give(self, "group_rows", row_group_rows(self.schema))
-        give(self, "row_bytes", row_bytes(self.schema))
-        give(self, "texts", [name for name, dtype in self.schema.items() if dtype in (pl.String, pl.Binary)])
+    def __init__(
+        self, segment: str, schema: pl.Schema, footer: Mapping[str, str], make_folder: Callable[[Path], None]
+    ) -> None:
+        self.segment = segment
+        self.make_folder = make_folder
+        self.sorted_by = order.sort_columns(schema)
+        self.form = Format(schema, metadata=footer, sorted_by=self.sorted_by)
+        self.group_rows = row_group_rows(schema)
+        self.row_bytes = row_bytes(schema)
+        self.texts = [name for name, dtype in schema.items() if dtype in (pl.String, pl.Binary)]
 
 
 class Draft:
