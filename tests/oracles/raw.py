@@ -45,7 +45,7 @@ class Tables:
     duplicates: int = 0
     duplicate_trades: Counter[str] = field(default_factory=Counter)
     unknown_keys: Counter[str] = field(default_factory=Counter)
-    connections: int = 1
+    connections: int = 0
 
 
 class Illegal(Exception):
@@ -797,6 +797,7 @@ class Stream:
         self.run = self.newest_name = 0 if when is None else when
         self.started = True
         self.pending = False
+        self.tables.connections = 1
 
     # -- sequence
 
