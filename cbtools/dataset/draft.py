@@ -12,6 +12,7 @@ from cbtools.dataset import hive, order
 from cbtools.dataset.parquet import Format, PartFile, row_bytes, row_group_rows
 
 _FEW = 64
+_TRIES = 20
 
 
 class Plan:
@@ -86,14 +87,11 @@ class Draft:
     def _create(self) -> PartFile:
         plan = self._plan
         path = self.folder / hive.temporary_name(plan.segment, len(self._files))
-        for _ in range(3):
-            plan.make_folder(self.folder)
-            with contextlib.suppress(
-                FileNotFoundError
-            ):  # another segment's writer tidied the folder away just now
-                out = PartFile(path, plan.form)
-                self._files.append(path)
-                return out
+        self._files.append(path)
+        for _ in range(_TRIES):
+            with contextlib.suppress(FileNotFoundError):  # another segment's writer just tidied it away
+                plan.make_folder(self.folder)
+                return PartFile(path, plan.form)
         raise FileNotFoundError(f"{self.folder} vanishes as soon as it is made")
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -161,16 +162,26 @@ def _leaf(name: str, dtype: pl.DataType) -> str:
     return f"{name}.list.element" if isinstance(dtype, pl.List) else name
 
 
-def sync(paths: Iterable[Path]) -> None:
-    """Have files and folders on the disk; it waits for the disk, so side by side."""
+def sync_files(paths: Iterable[Path]) -> None:
+    """Have files on the disk; one waits for it, so side by side."""
     with ThreadPoolExecutor(_SYNCS) as pool:
-        deque(pool.map(_sync, paths), maxlen=0)
+        deque(pool.map(lambda path: _sync(path, os.O_RDWR), paths), maxlen=0)
 
 
-def _sync(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():  # Windows knows no such thing for a folder
-        return
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+def sync_folders(paths: Iterable[Path]) -> None:
+    """Have the names in folders on the disk; a folder that was empty may be gone."""
+
+    def one(path: Path) -> None:
+        with suppress(FileNotFoundError):
+            _sync(path, os.O_RDONLY)
+
+    if os.name != "nt":  # Windows knows no such thing
+        with ThreadPoolExecutor(_SYNCS) as pool:
+            deque(pool.map(one, paths), maxlen=0)
+
+
+def _sync(path: Path, way: int) -> None:
+    descriptor = os.open(path, way)
     try:
         os.fsync(descriptor)
     finally:

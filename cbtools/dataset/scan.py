@@ -175,7 +175,7 @@ def _columns(
     unreadable = ""
     for file in files:
         try:
-            there = pl.read_parquet_schema(file.entry.path)
+            there = pl.scan_parquet(file.entry.path, glob=False, hive_partitioning=False).collect_schema()
         except (pl.exceptions.ComputeError, OSError) as error:  # a query that needs the file will say so
             unreadable = f"{file.entry.path}: {error}"
             continue
@@ -198,7 +198,7 @@ def _partition_types(
     noted: dict[str, pl.DataType] = {}
     for file in files:
         try:
-            noted = partition_dtypes(pl.read_parquet_metadata(file.entry.path))
+            noted = partition_dtypes(pl.read_parquet_metadata(Path(file.entry.path)))
         except (pl.exceptions.ComputeError, OSError):
             continue
         break

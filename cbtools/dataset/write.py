@@ -14,7 +14,7 @@ import polars as pl
 from cbtools import schema as tables
 from cbtools.dataset import hive, split
 from cbtools.dataset.draft import Draft, Plan
-from cbtools.dataset.parquet import footer, sync
+from cbtools.dataset.parquet import footer, sync_files, sync_folders
 from cbtools.dataset.written import Part, Written
 from cbtools.errors import ConfigError, DatasetError
 from cbtools.schema import Column
@@ -212,7 +212,7 @@ class DatasetWriter:
             raise DatasetError(f"this writer is {self._state}: there is nothing to finish")
         for draft in self._drafts.values():
             draft.finish()
-        sync(draft.file for draft in self._drafts.values())
+        sync_files(draft.file for draft in self._drafts.values())
         self._state = "finished"
 
     def publish(self) -> Written:
@@ -237,7 +237,7 @@ class DatasetWriter:
         removed = tuple(path for path in self._old if path not in now)
         for path in removed:
             path.unlink(missing_ok=True)
-        sync(self._folders_of([*now, *removed]))
+        sync_folders(self._folders_of([*now, *removed]))
         _remove_empty(folder for folder in self._folders_of(removed) if folder != self._root)
         self._state = "published"
         return Written(tuple(parts), removed)
@@ -288,6 +288,8 @@ def write_dataset(
     the end, each whole; writing the same segment again replaces its parts and touches no other's. On an
     exception the dataset stays as it was.
 
+    A segment is what one call writes: its parts in all partitions. To add to a dataset, give another segment.
+
     Parameters
     ----------
     frame : polars.LazyFrame or polars.DataFrame
@@ -299,7 +301,8 @@ def write_dataset(
         ``"date"`` (Date) and ``"hour"`` (Int8), derived from server_time (from capture_time where that is
         null; UTC) unless the frame has them. They are in the path only. Empty: one part in the root.
     segment : str, optional
-        Name of the segment, which names the parts; ``"data"`` by default.
+        Name of the segment, which names the parts; ``"data"`` by default. What an earlier call wrote under
+        this name is replaced, in all partitions.
     table : str, optional
         A table of `cbtools.schema`: its dataset is the folder ``root/table``, and the frame must have its
         columns.

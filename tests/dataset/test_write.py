@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -346,6 +347,19 @@ def test_what_was_written_shows_as_a_small_table(tmp_path: Path) -> None:
         assert word in text
         assert word in page
     assert written.to_frame().columns == ["product_id", "hour", "file", "rows", "bytes"]
+
+
+def test_segments_written_side_by_side_do_not_disturb_each_other(tmp_path: Path) -> None:
+    def come_and_go(segment: str) -> None:
+        for rows in [2, 0] * 8 + [1]:  # without rows its folders go, too
+            write_dataset(level2(rows), tmp_path, partition_by=["product_id", "hour"], segment=segment)
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(come_and_go, "abc"))
+    folder = "product_id=BTC-USD/hour=12"
+    assert [name for name in tree(tmp_path) if "part" in name] == [
+        f"{folder}/part_{s}.parquet" for s in "abc"
+    ]
 
 
 MEMORY = """
