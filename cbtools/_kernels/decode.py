@@ -27,7 +27,8 @@ I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
 
 ODD, READ, SKIPPED = 0, 1, 2  # status of a line
-LEVEL2, TRADES, TICKER, TICKER_BATCH, OTHER = 0, 1, 2, 3, 4  # channel of a line
+LEVEL2, TRADES, TICKER, TICKER_BATCH = 0, 1, 2, 3  # channel of a line: those whose bodies are read here
+CANDLES, HEARTBEATS, STATUS_CHANNEL, SUBSCRIPTIONS, UNKNOWN = 4, 5, 6, 7, 8  # and the others
 NO_TIME = np.iinfo(np.int64).min
 NAME_BYTES = 24  # a longer product_id makes a line ODD
 
@@ -166,7 +167,8 @@ def _text(name: str) -> U8:
 
 
 _L2_DATA, _LEVEL2, _MARKET_TRADES = _text("l2_data"), _text("level2"), _text("market_trades")
-_TICKER, _TICKER_BATCH = _text("ticker"), _text("ticker_batch")
+_TICKER, _TICKER_BATCH, _CANDLES = _text("ticker"), _text("ticker_batch"), _text("candles")
+_HEARTBEATS, _STATUS, _SUBSCRIPTIONS = _text("heartbeats"), _text("status"), _text("subscriptions")
 _SNAPSHOT, _UPDATED, _METADATA_KEY = _text("snapshot"), _text("update"), _text("metadata")
 _BID, _OFFER, _ASK = _text("bid"), _text("offer"), _text("ask")
 _BUY, _BUY_LOWER, _SELL, _SELL_LOWER = _text("BUY"), _text("buy"), _text("SELL"), _text("sell")
@@ -464,7 +466,15 @@ def _one_of(buf: U8, i: int, kind: int) -> int:
         return TRADES
     if _is(buf, i, _TICKER):
         return TICKER
-    return TICKER_BATCH if _is(buf, i, _TICKER_BATCH) else OTHER
+    if _is(buf, i, _TICKER_BATCH):
+        return TICKER_BATCH
+    if _is(buf, i, _CANDLES):
+        return CANDLES
+    if _is(buf, i, _HEARTBEATS):
+        return HEARTBEATS
+    if _is(buf, i, _STATUS):
+        return STATUS_CHANNEL
+    return SUBSCRIPTIONS if _is(buf, i, _SUBSCRIPTIONS) else UNKNOWN
 
 
 @inner
@@ -516,6 +526,8 @@ def _object(buf: U8, i: int, what: int, ints: I64, floats: F64, memo: U64) -> tu
         elif kind == PRODUCT:
             i, ints[k] = _product(buf, i, memo)
         elif kind == INTEGER:
+            if _at(buf, i) == 48 and 48 <= _at(buf, i + 1) <= 57:  # JSON has no leading zeros
+                return -1, 0
             i, ints[k] = _integer(buf, i, 18)
         elif kind == ID:
             i, ints[k] = _id(buf, i)
@@ -711,7 +723,7 @@ def decode_lines(
             channel = lines[CHANNEL, n]
             if not want[channel]:
                 lines[STATUS, n] = SKIPPED
-            elif channel != OTHER:
+            elif channel <= TICKER_BATCH:
                 row = level2 if channel == LEVEL2 else trades if channel == TRADES else tickers
                 at, event, row, skipped = _events(buf, at, n, events, row, sheets)
                 at = _footer(buf, at, enveloped, sheets)

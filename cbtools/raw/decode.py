@@ -7,10 +7,11 @@ table's columns in `cbtools.schema`, without those of the frame.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import orjson
 
@@ -31,6 +32,8 @@ _EXCHANGE_TICKER: Final = (
     "volume_24h", "low_24h", "high_24h", "", "", "", "best_bid", "best_bid_size", "best_ask", "best_ask_size",
 )  # fmt: skip
 
+_MINUS_ZERO: Final = re.compile(rb"[:,\[\s]-0[\s,}\]]")
+
 Row = tuple[Any, ...]
 
 
@@ -40,6 +43,9 @@ class Tally:
 
     unknown_keys: Counter[str] = field(default_factory=Counter)
     long_numbers: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.unknown_keys or self.long_numbers)
 
     def look(self, where: str, found: dict[str, Any], known: frozenset[str]) -> None:
         """Count the keys of an object that are not known."""
@@ -127,13 +133,20 @@ def _parse(raw: bytes) -> dict[str, Any]:
         raise NotUnderstood("not JSON", error) from None
     if type(parsed) is not dict:
         raise NotUnderstood("not an object")
-    # orjson keeps the last of duplicate keys; a line that it writes again letter for letter has none
+    # orjson keeps the last of duplicate keys, and forgets the sign of -0; a line that it writes again letter
+    # for letter has neither
     if orjson.dumps(parsed) != raw:
         try:
-            json.loads(raw, object_pairs_hook=_pairs)
+            again = json.loads(raw, object_pairs_hook=_pairs, parse_int=_integer)
         except RecursionError:
             raise NotUnderstood("not JSON", "nested too deeply") from None
+        if _MINUS_ZERO.search(raw):
+            return cast(dict[str, Any], again)
     return parsed
+
+
+def _integer(text: str) -> float:
+    return -0.0 if text == "-0" else int(text) if len(text) < 30 else float(text)
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -249,10 +262,9 @@ def _heartbeats(event: dict[str, Any], channel: str, tally: Tally) -> list[Row]:
 
 def _counter(value: Any) -> int | None:
     """Read a counter of any form: what is no whole number is null."""
-    try:
-        return whole(value, "counter", text=True)
-    except NotUnderstood:
-        return None
+    if type(value) is str and value.isascii() and value.isdigit() and len(value) < 30:
+        value = int(value)
+    return value if type(value) is int and 0 <= value < 2**63 else None
 
 
 _STATUS_KEYS: Final = _known(

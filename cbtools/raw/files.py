@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
-from typing import Final, Protocol
+from typing import IO, Final, Protocol
 
 from cbtools.errors import SegmentError
 
@@ -110,37 +111,29 @@ class Stream(Protocol):
     def readinto(self, buffer: memoryview, /) -> int | None:
         """Fill the buffer from its start on; 0 at the end."""
 
-    def tell(self) -> int:
-        """Bytes of the file read so far (before decompression)."""
+
+@dataclass(frozen=True)
+class _Opened:
+    """A segment open for reading: its file, and the stream of its lines' bytes."""
+
+    file: IO[bytes]
+    stream: Stream
+    codec: str = ""
 
 
-class _Compressed:
-    """A stream of decompressed bytes that tells how far it is in the file."""
-
-    def __init__(self, path: Path, codec: str) -> None:
-        import pyarrow as pa
-
-        self._file = pa.PythonFile(path.open("rb"), mode="r")
-        self._stream = pa.CompressedInputStream(self._file, codec)
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        return int(self._stream.readinto(buffer[:_STEP]))
-
-    def tell(self) -> int:
-        return int(self._file.tell())
-
-
-def open_segment(path: Path) -> Stream:
-    """Open a segment for reading, decompressing it if its first bytes say that it is compressed."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(4)
+@contextmanager
+def _open(path: Path) -> Iterator[_Opened]:
+    """Open a segment, to be decompressed if its first bytes say that it is compressed."""
+    with path.open("rb", buffering=0) as file:
+        start = file.read(4)
+        file.seek(0)
         for magic, codec in _MAGIC.items():
             if start.startswith(magic):
-                return _Compressed(path, codec)
-        return path.open("rb", buffering=0)
-    except OSError as error:
-        raise SegmentError(f"cannot read {path}: {error.strerror or error}") from error
+                import pyarrow as pa
+
+                yield _Opened(file, pa.CompressedInputStream(pa.PythonFile(file, mode="r"), codec), codec)
+                return
+        yield _Opened(file, file)
 
 
 def read_pieces(path: Path, piece_bytes: int, progress: Progress | None = None) -> Iterator[Piece]:
@@ -165,44 +158,52 @@ def read_pieces(path: Path, piece_bytes: int, progress: Progress | None = None) 
     SegmentError
         If the file cannot be opened or read.
     """
-    stream, name = open_segment(path), segment_name(path)
-    offset, carried, at_end, damage, told = 0, b"", False, "", 0
+    try:
+        with _open(path) as opened:
+            told = 0
+            for piece in _pieces(opened, segment_name(path), piece_bytes):
+                yield piece
+                if progress is not None:
+                    progress(opened.file.tell() - told)
+                    told = opened.file.tell()
+    except OSError as error:
+        raise SegmentError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _pieces(opened: _Opened, name: str, piece_bytes: int) -> Iterator[Piece]:
+    offset, carried, at_end, damage = 0, b"", False, ""
     while not at_end:
-        buffer, filled, wanted = bytearray(len(carried) + piece_bytes + PADDING), len(carried), piece_bytes
+        filled, wanted, cut = len(carried), piece_bytes, 0
+        buffer = bytearray(filled + piece_bytes + PADDING)
         buffer[:filled] = carried
-        cut = -1
-        while cut < 0 and not at_end:
+        while not cut and not at_end:
             start, goal = filled, filled + wanted
             if goal + PADDING > len(buffer):  # one line longer than the piece: read on, ever more of it
                 buffer.extend(bytes(goal + PADDING - len(buffer)))
-            filled, at_end, damage = _fill(stream, buffer, filled, goal, path)
-            cut = buffer.rfind(b"\n", start, filled) + 1 or -1
+            filled, at_end, damage = _fill(opened, buffer, filled, goal)
+            cut = buffer.rfind(b"\n", start, filled) + 1
             wanted *= 2
         size = filled if at_end else cut
         carried = bytes(memoryview(buffer)[size:filled])
         buffer[size : size + PADDING] = b"\n" * PADDING
         yield Piece(name, buffer, size, offset, at_end, damage)
         offset += size
-        if progress is not None:
-            progress(stream.tell() - told)
-            told = stream.tell()
 
 
-def _fill(stream: Stream, buffer: bytearray, filled: int, goal: int, path: Path) -> tuple[int, bool, str]:
+def _fill(opened: _Opened, buffer: bytearray, filled: int, goal: int) -> tuple[int, bool, str]:
     """Read up to the goal; the values: how far, whether the end was met, and what damage ended it."""
-    view = memoryview(buffer)
-    try:
+    step = _STEP if opened.codec else goal
+    with memoryview(buffer) as view:
         while filled < goal:
-            read = stream.readinto(view[filled:goal])
+            try:
+                read = opened.stream.readinto(view[filled : min(goal, filled + step)])
+            except OSError as error:
+                if not opened.codec:
+                    raise
+                return filled, True, str(error).splitlines()[0]
             if not read:
                 return filled, True, ""
             filled += read
-    except OSError as error:
-        if isinstance(stream, _Compressed):
-            return filled, True, str(error).splitlines()[0]
-        raise SegmentError(f"cannot read {path}: {error.strerror or error}") from error
-    finally:
-        view.release()
     return filled, False, ""
 
 

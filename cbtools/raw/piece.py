@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 I64 = npt.NDArray[np.int64]
 
 _HOT: Final = ("level2", "market_trades", "ticker", "ticker_batch")
-"""The tables that the kernel decodes, in the order of its codes."""
-_OTHER: Final = len(_HOT)
+"""The tables that the kernel decodes; its codes for channels are their places in CHANNELS."""
 _OF_FRAME: Final = frozenset(column.name for column in FRAME) | {"unbroken_since"}
 _TICKER_VALUES: Final = tuple(name for name in schema("ticker") if name not in _OF_FRAME | {"product_id"})
 
@@ -57,13 +56,16 @@ class Reject:
 
 @dataclass(frozen=True)
 class Decoded:
-    """A piece decoded. The tables' ``line`` is an index into ``lines``; connection and run are not yet known."""
+    """A piece decoded. The tables' ``line`` is an index into ``lines``; connection and run are not yet known.
+
+    ``tallies``: line and counts, of the lines that have any.
+    """
 
     piece: Piece
     lines: Lines
     tables: dict[str, pl.DataFrame]
     rejects: list[Reject]
-    tally: Tally
+    tallies: list[tuple[int, Tally]]
 
 
 class Decoder:
@@ -100,7 +102,7 @@ class _Work:
         self.odd: dict[str, list[tuple[Any, ...]]] = {}
         self.level2: list[tuple[I64, list[str]]] = []
         self.rejects: list[Reject] = []
-        self.tally = Tally()
+        self.tallies: list[tuple[int, Tally]] = []
 
     def decode(self) -> Decoded:
         headers = self.usual_lines()
@@ -111,14 +113,15 @@ class _Work:
         if self.piece.damage:
             end = self.piece.offset + self.piece.size
             self.rejects.append(Reject(len(self.lines), end, f"damaged file: {self.piece.damage}", b""))
-        return Decoded(self.piece, self.lines, tables, self.rejects, self.tally)
+        return Decoded(self.piece, self.lines, tables, self.rejects, self.tallies)
 
     # --- the kernel's lines
 
     def usual_lines(self) -> I64:
         """Run the kernel over the piece; the headers of all lines, as in its ``Sheets.lines``."""
         buffer = np.frombuffer(self.piece.buffer, np.uint8)
-        want = np.array([self.wants(table) for table in _HOT] + [self.wants_others()], np.uint8)
+        # the last: a channel not known, for the definition to refuse
+        want = np.array([*(self.wants(table) for table in CHANNELS[:-1]), self.wanted.whole], np.uint8)
         headers = [np.empty((6, 0), np.int64)]
         start = first = 0
         while start < self.piece.size:
@@ -132,9 +135,6 @@ class _Work:
 
     def wants(self, table: str) -> bool:
         return self.wanted.whole or table in self.wanted.columns
-
-    def wants_others(self) -> bool:
-        return self.wanted.whole or any(table not in _HOT for table in self.wanted.columns)
 
     def take(self, events: I64, first: int, level2: int, trades: int, tickers: int) -> None:
         """Make frames of what the kernel wrote; ``first`` is the index of its first line."""
@@ -194,9 +194,10 @@ class _Work:
                 self.rejects.append(Reject(i, self.piece.offset + int(starts[i]), str(reason), raw))
                 self.outline(i, raw)
                 continue
-            self.tally.add(frame.tally)
+            if frame.tally:
+                self.tallies.append((i, frame.tally))
             code = CHANNELS.index(frame.table)
-            self.set_header(i, frame.sequence_num, frame.server_time, frame.capture_time, min(code, _OTHER))
+            self.set_header(i, frame.sequence_num, frame.server_time, frame.capture_time, code)
             self.lines.level2[i] = frame.table == "level2"
             if self.wants(frame.table):
                 self.odd.setdefault(frame.table, []).extend((*row, i) for row in frame.rows)

@@ -47,15 +47,15 @@ class Lines:
 class Tracked:
     """What the sequence says of a piece's lines.
 
-    ``product_runs``: the runs of their own that some products came with. ``breaks``: line, product and name of
-    the new run, where only some products' runs broke. ``gaps``: rows of the table.
+    ``unbroken_since`` holds for all products but those that have runs of their own: ``runs`` is (from which
+    line on, product, name of the run), with None where the product is back in the common run. ``gaps``: rows
+    of the table.
     """
 
     connection: npt.NDArray[np.int32]
     repeated: npt.NDArray[np.bool_]
     unbroken_since: npt.NDArray[np.int64]
-    product_runs: dict[str, int]
-    breaks: list[tuple[int, str, int]] = field(default_factory=list)
+    runs: list[tuple[int, str, int | None]]
     gaps: list[tuple[int, int, int, int, int, list[str]]] = field(default_factory=list)
 
 
@@ -70,7 +70,6 @@ class Stream:
     """A line was lost of which the next number will tell whether it was a frame."""
     run: int = 0
     """Name of the run that all products are in but those of ``product_runs``."""
-    newest: int = 0
     product_runs: dict[str, int] = field(default_factory=dict)
     products: set[str] = field(default_factory=set)
     """Those with level2 rows on this connection."""
@@ -93,7 +92,7 @@ class _Pass:
         self.state, self.lines, self.first_line = state, lines, first_line
         self.out = Tracked(
             np.empty(n, np.int32), np.zeros(n, np.bool_), np.empty(n, np.int64),
-            dict(state.product_runs),
+            [(0, product, run) for product, run in state.product_runs.items()],
         )
         self.connection_start = 0
         self.numbered = np.flatnonzero(lines.framed & (lines.sequence_num != NO_NUMBER))
@@ -149,11 +148,12 @@ class _Pass:
         if not state.started:
             state.started = True
             time = self.time(i)
-            state.run = state.newest = 0 if time == NO_TIME else time
+            state.run = 0 if time == NO_TIME else time
         number = int(lines.sequence_num[i])
         if number == NO_NUMBER:
-            if state.pending and lines.level2[i]:
+            if state.pending and (lines.level2[i] or state.last == NO_NUMBER):
                 self.new_run(i)
+                state.pending = False
         elif not self.numbered_step(i, number):
             self.out.repeated[i] = True
             return
@@ -189,25 +189,34 @@ class _Pass:
         capture = int(self.lines.capture_time[i])
         return capture if capture != NO_TIME else int(self.lines.server_time[i])
 
-    def new_name(self, i: int) -> int:
-        """Name a run by a line's time; later than every earlier name, so that no two are alike."""
-        self.state.newest = max(self.time(i), self.state.newest + 1)
-        return self.state.newest
-
     def new_run(self, i: int) -> None:
-        self.state.run = self.new_name(i)
-        self.state.pending = False
-        self.state.product_runs.clear()
+        """Break the runs of all products at a line.
+
+        A run is named by the time of the line, but always later than the run before, so that two are never
+        alike; each product by its own runs, so that no other product changes its names.
+        """
+        state, time = self.state, self.time(i)
+        state.run = max(time, state.run + 1)
+        for product, run in list(state.product_runs.items()):
+            self.name_run(i, product, max(time, run + 1))
 
     def lose(self, i: int, products: list[str] | None) -> None:
         """Break the runs of the products of a rejected frame."""
         if products is None:
             self.new_run(i)
             return
-        name = self.new_name(i)
         for product in products:
-            self.state.product_runs[product] = name
-            self.out.breaks.append((i, product, name))
+            run = self.state.product_runs.get(product, self.state.run)
+            self.name_run(i, product, max(self.time(i), run + 1))
+
+    def name_run(self, i: int, product: str, run: int) -> None:
+        """Give a product a run of its own, or the common one if that has the same name."""
+        if run == self.state.run:
+            self.state.product_runs.pop(product, None)
+            self.out.runs.append((i, product, None))
+        else:
+            self.state.product_runs[product] = run
+            self.out.runs.append((i, product, run))
 
     def gap(self, i: int, expected: int, got: int) -> None:
         products = self.state.products | self.products_from(self.connection_start, i)
@@ -224,5 +233,7 @@ class _Pass:
 
     def products_from(self, start: int, end: int) -> set[str]:
         """Give the products with level2 rows in these lines."""
-        a, b = np.searchsorted(self.lines.level2_lines, (start, end))
-        return set(self.lines.level2_products[int(a) : int(b)])
+        a, b = (int(k) for k in np.searchsorted(self.lines.level2_lines, (start, end)))
+        products = self.lines.level2_products[a:b]
+        repeated = self.out.repeated[self.lines.level2_lines[a:b]]
+        return {product for product, is_repeat in zip(products, repeated, strict=True) if not is_repeat}

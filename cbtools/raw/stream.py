@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from cbtools.errors import SegmentError
@@ -28,6 +29,8 @@ from cbtools.schema import CHANNELS, SEGMENT, schema
 
 CHUNK_BYTES: Final = 64 << 20
 """How much of a file is held at a time, by default."""
+
+I64 = npt.NDArray[np.int64]
 
 _KEY: Final = ("product_id", "trade_id")
 
@@ -85,7 +88,7 @@ class Reading:
     @property
     def report(self) -> RawReport:
         """What was found so far."""
-        return self._count.report(self._stream.connection)
+        return self._count.report(self._stream.connection if self._stream.started else 0)
 
     def _pieces(self) -> Iterator[Piece]:
         for path in self._paths:
@@ -137,8 +140,8 @@ class Reading:
             added.append(pl.Series("connection", tracked.connection[line]))
         if "unbroken_since" in asked:
             since = tracked.unbroken_since[line]
-            if tracked.product_runs or tracked.breaks:
-                since = _with_product_runs(since, line, frame["product_id"], tracked)
+            if tracked.runs:
+                since = _with_own_runs(since, line, frame["product_id"], tracked)
             added.append(times(since).alias("unbroken_since"))
         frame = frame.with_columns(added)
         self._count.add_rows(table, frame)
@@ -156,18 +159,16 @@ class Reading:
         return fresh
 
 
-def _with_product_runs(
-    since: np.ndarray[tuple[int], np.dtype[np.int64]],
-    line: np.ndarray[tuple[int], np.dtype[np.int64]],
-    product: pl.Series,
-    tracked: Tracked,
-) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Put the runs in that only some products have: always the later of the two names."""
+def _with_own_runs(since: I64, line: I64, product: pl.Series, tracked: Tracked) -> I64:
+    """Put in the runs that only some products have, each from its line to the product's next one."""
     since = since.copy()
-    breaks = [(0, product_id, run) for product_id, run in tracked.product_runs.items()] + tracked.breaks
-    for at, product_id, run in breaks:
-        rows = (product == product_id).to_numpy() & (line >= at)
-        since[rows] = np.maximum(since[rows], run)
+    for product_id in {product_id for _, product_id, _ in tracked.runs}:
+        rows = (product == product_id).to_numpy()
+        own = [(at, run) for at, other, run in tracked.runs if other == product_id]
+        ends = [at for at, _ in own[1:]] + [len(tracked.connection)]
+        for (start, run), end in zip(own, ends, strict=True):
+            if run is not None:
+                since[rows & (line >= start) & (line < end)] = run
     return since
 
 
@@ -206,7 +207,9 @@ class _Counts:
         self.gaps += len(tracked.gaps)
         self.lost_frames += sum(got - expected for _, expected, got, *_ in tracked.gaps)
         self.rejects.update(reject.reason.split(":")[0] for reject in decoded.rejects)
-        self.tally.add(decoded.tally)
+        for line, tally in decoded.tallies:
+            if not tracked.repeated[line]:
+                self.tally.add(tally)
         times = np.where(lines.server_time == NO_TIME, lines.capture_time, lines.server_time)[kept]
         times = times[times != NO_TIME]
         if len(times):
@@ -248,7 +251,7 @@ class _Counts:
             frames=self.frames,
             rows={table: dict(sorted(counts.items())) for table, counts in self.rows.items()},
             time_span=span,
-            connections=connections if self.frames else 0,
+            connections=connections,
             gaps=self.gaps,
             lost_frames=self.lost_frames,
             duplicates=self.duplicates,

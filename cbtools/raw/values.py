@@ -33,9 +33,9 @@ def number(value: Any, name: str, *, signed: bool = False) -> float:
             result = float(value)
             if math.isfinite(result):
                 return result
-    elif type(value) is int or type(value) is float:
-        result = float(value) + 0.0  # -0.0 becomes 0.0
-        if math.isfinite(result) and (signed or result >= 0.0):
+    elif type(value) is float or (type(value) is int and abs(value) < _INT64 * 2):
+        result = float(value)
+        if math.isfinite(result) and (signed or math.copysign(1.0, result) > 0.0):
             return result
     raise NotUnderstood("bad number", f"{name}={value!r}")
 

@@ -763,7 +763,6 @@ class Stream:
         self.recent: deque[tuple[int, int | None, str]] = deque(maxlen=REMEMBERED_FRAMES)
         self.connection_products: set[str] = set()
         self.pending = False
-        self.newest_name = 0
         self.run = 0
         self.product_runs: dict[str, int] = {}
         self.segment_index = -1
@@ -778,23 +777,25 @@ class Stream:
 
     # -- names of unbroken runs
 
-    def new_name(self, frame: Frame | Outline) -> int:
+    # A product's run is named by the time of the break, but always later than that product's run before. Each
+    # product has its own history of breaks; one that has had none of its own has the history of all.
+
+    def next_name(self, name: int, frame: Frame | Outline) -> int:
         when = frame.server_time if frame.capture_time is None else frame.capture_time
-        next_name = self.newest_name + 1
-        self.newest_name = next_name if when is None else max(when, next_name)
-        return self.newest_name
+        return name + 1 if when is None else max(when, name + 1)
 
     def break_all(self, frame: Frame | Outline) -> None:
-        self.run = self.new_name(frame)
+        self.run = self.next_name(self.run, frame)
+        self.product_runs = {p: self.next_name(name, frame) for p, name in self.product_runs.items()}
 
     def break_products(self, products: list[str], frame: Frame | Outline) -> None:
-        if products:
-            name = self.new_name(frame)
-            self.product_runs.update(dict.fromkeys(products, name))
+        for product_id in products:
+            name = self.product_runs.get(product_id, self.run)
+            self.product_runs[product_id] = self.next_name(name, frame)
 
     def start(self, frame: Frame | Outline) -> None:
         when = frame.server_time if frame.capture_time is None else frame.capture_time
-        self.run = self.newest_name = 0 if when is None else when
+        self.run = 0 if when is None else when
         self.started = True
         self.pending = False
         self.tables.connections = 1
@@ -890,7 +891,7 @@ class Stream:
                 self.seen_trades.add((product_id, row["trade_id"]))
             if frame.table == "level2":
                 self.connection_products.add(product_id)
-                unbroken_since = max(self.run, self.product_runs.get(product_id, self.run))
+                unbroken_since = self.product_runs.get(product_id, self.run)
                 self.add("level2", {**row, **told, "unbroken_since": unbroken_since})
             else:
                 self.add(frame.table, {**row, **told})
