@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cache, reduce
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
@@ -32,10 +32,12 @@ def sort_columns(schema: Mapping[str, pl.DataType]) -> list[str]:
 
 def in_order(frame: pl.DataFrame, by: Sequence[str]) -> bool:
     """Tell whether no row stands before one that sorts lower."""
-    if not by:
-        return True
-    falls = _less([(pl.col(name), pl.col(name).shift(1)) for name in by])
-    return not frame.select(falls.slice(1).any()).item()
+    return not by or not frame.select(_falls(tuple(by))).item()
+
+
+@cache
+def _falls(by: tuple[str, ...]) -> pl.Expr:
+    return _less([(pl.col(name), pl.col(name).shift(1)) for name in by]).slice(1).any()
 
 
 def _less(pairs: Sequence[tuple[pl.Expr, pl.Expr]]) -> pl.Expr:
@@ -51,8 +53,8 @@ def _less(pairs: Sequence[tuple[pl.Expr, pl.Expr]]) -> pl.Expr:
 
 def ends(frame: pl.DataFrame, by: Sequence[str]) -> tuple[Key, Key]:
     """Give the keys of the first and of the last row."""
-    first, last = ([frame[name].slice(at, 1).to_physical().item() for name in by] for at in (0, -1))
-    return tuple(first), tuple(last)
+    keys = frame.select(pl.col(name).to_physical() for name in by)
+    return (keys.row(0), keys.row(-1)) if by else ((), ())
 
 
 def rank(key: Key) -> tuple[tuple[bool, int], ...]:

@@ -194,9 +194,11 @@ class DatasetWriter:
             self._open.pop(next(iter(self._open))).close()
 
     def _make_folder(self, folder: Path) -> None:
-        for path in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
-            path.mkdir(exist_ok=True)
-            self._made.append(path)
+        if folder.exists():
+            return
+        self._make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        self._made.append(folder)
 
     def finish(self) -> None:
         """Have all rows on the disk, sorted, under temporary names; no more rows can be written then.
@@ -244,7 +246,14 @@ class DatasetWriter:
 
     def _folders_of(self, paths: Iterable[Path]) -> list[Path]:
         """Give the folders on the way from the paths up to the root, inner before outer."""
-        folders = {folder for path in paths for folder in path.parents if folder.is_relative_to(self._root)}
+        folders: set[Path] = set()
+        for path in paths:
+            for folder in path.parents:
+                if folder in folders:
+                    break
+                folders.add(folder)
+                if folder == self._root:
+                    break
         return sorted(folders, key=lambda folder: -len(folder.parts))
 
     def abort(self) -> None:
