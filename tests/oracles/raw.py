@@ -671,6 +671,13 @@ class Cursor:
         return int(self.match(self.DIGITS))
 
 
+def outlined_time(text: str) -> int | None:
+    """Read a time of a header: of those that a line may have only the usual, in UTC and of 1970 to 2199."""
+    if not text.endswith(("Z", "+00:00")) or not "1970" <= text[:4] <= "2199":
+        raise Unreadable
+    return time(text)
+
+
 def outline(line: bytes) -> Outline | None:
     """Read the header of a rejected line, and its products; None when the header cannot be read."""
     cursor = Cursor(line)
@@ -681,7 +688,7 @@ def outline(line: bytes) -> Outline | None:
         if cursor.has(b'"capture_ts"'):
             enveloped = True
             cursor.take(b":")
-            capture_time = time(cursor.text())
+            capture_time = outlined_time(cursor.text())
             cursor.take(b",", b'"data"', b":", b"{")
         header: dict[str, Any] = {}
         while (name := cursor.text()) != "events":
@@ -693,7 +700,7 @@ def outline(line: bytes) -> Outline | None:
         cursor.take(b":", b"[")
         if not {"channel", "timestamp", "sequence_num"} <= header.keys():
             raise Unreadable
-        server_time = time(header["timestamp"])
+        server_time = outlined_time(header["timestamp"])
     except (Unreadable, Illegal):
         return None
     try:
@@ -708,11 +715,18 @@ def _outlined_products(cursor: Cursor, *, enveloped: bool) -> list[str]:
     products = []
     if not cursor.has(b"]"):
         while True:
-            cursor.take(b"{", b'"type"', b":")
-            cursor.text()
-            cursor.take(b",", b'"product_id"', b":")
-            products.append(cursor.text())
-            cursor.take(b",", b'"updates"', b":", b"[")
+            cursor.take(b"{")
+            head: dict[str, str] = {}
+            while (name := cursor.text()) != "updates":
+                if name not in ("type", "product_id") or name in head:
+                    raise Unreadable
+                cursor.take(b":")
+                head[name] = cursor.text()
+                cursor.take(b",")
+            cursor.take(b":", b"[")
+            if len(head) < 2 or not 1 <= len(head["product_id"]) <= 24:
+                raise Unreadable
+            products.append(head["product_id"])
             end = cursor.line.find(b"]", cursor.at)
             skipped = cursor.line[cursor.at : end]
             if end < 0 or b"\\" in skipped or skipped.count(b'"') % 2:
@@ -789,7 +803,7 @@ class Stream:
         self.product_runs = {p: self.next_name(name, frame) for p, name in self.product_runs.items()}
 
     def break_products(self, products: list[str], frame: Frame | Outline) -> None:
-        for product_id in products:
+        for product_id in dict.fromkeys(products):
             name = self.product_runs.get(product_id, self.run)
             self.product_runs[product_id] = self.next_name(name, frame)
 
