@@ -11,5 +11,10 @@ from cbtools.raw.scan import read_raw as read_raw
 from cbtools.raw.scan import scan_raw as scan_raw
 from cbtools.dataset import scan_dataset as scan_dataset
 from cbtools.dataset import write_dataset as write_dataset
+from cbtools.raw.report import RawReport as RawReport
+from cbtools.run.report import SegmentReport as SegmentReport
+from cbtools.run.segment import inspect_raw as inspect_raw
+from cbtools.run.segment import run_segment as run_segment
+from cbtools import plot as plot
 from cbtools.simulate import simulate_segments as simulate_segments
 from cbtools.samples import sample_path as sample_path

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import pyarrow as pa
-
 from cbtools._simulate.draws import Draws
 from cbtools._simulate.wire import Frame, capture_text, nanosecond_text
 
@@ -86,6 +84,8 @@ class Segments:
                 gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=raw, mtime=0)
             )
         elif self.compression == "zstd":
+            import pyarrow as pa
+
             self.open_files.append(pa.CompressedOutputStream(raw, "zstd"))
         self.paths.append(path)
         self.bytes_here = self.lines_here = 0

@@ -1,0 +1,98 @@
+"""Frames → matplotlib Axes. Every function takes frames and returns Axes; matplotlib is loaded when one is called.
+
+The colours are Okabe and Ito's, told apart by colour-blind readers, and legible on light and dark.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from cbtools.errors import ConfigError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+BUY: Final = "#009E73"
+SELL: Final = "#D55E00"
+QUOTE: Final = "#56B4E9"
+
+_MOST_POINTS: Final = 4_000
+"""More quotes than a picture has columns of pixels are thinned to about so many."""
+
+
+def trades_on_quotes(
+    trades: pl.DataFrame, quotes: pl.DataFrame, product_id: str, *, ax: Axes | None = None
+) -> Axes:
+    """Draw a product's trades, by aggressor and size, on the best bid and ask.
+
+    Parameters
+    ----------
+    trades : polars.DataFrame
+        Rows of the ``market_trades`` table: product_id, capture_time, price, size, aggressor_side, is_snapshot.
+        Trades of a snapshot, which happened before they were received, are left out.
+    quotes : polars.DataFrame
+        Rows of the ``ticker`` table: product_id, capture_time, best_bid, best_ask. Rows without either are left
+        out; more than a picture can show are thinned, evenly.
+    product_id : str
+        Which product.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; by default on a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    ConfigError
+        If neither frame has a row of the product.
+
+    Examples
+    --------
+    >>> import cbtools as cb
+    >>> tables = cb.read_raw(cb.sample_path())
+    >>> cb.plot.trades_on_quotes(tables.market_trades, tables.ticker, "BTC-USD").get_ylabel()
+    'price (USD)'
+    """
+    trades = trades.filter(pl.col("product_id") == product_id, ~pl.col("is_snapshot")).sort("capture_time")
+    quotes = quotes.filter(pl.col("product_id") == product_id).drop_nulls(("best_bid", "best_ask"))
+    quotes = quotes.sort("capture_time").gather_every(max(1, quotes.height // _MOST_POINTS))
+    if trades.is_empty() and quotes.is_empty():
+        raise ConfigError(f"no trades and no quotes of {product_id!r} to draw: see the frames' product_id")
+    if ax is None:
+        import matplotlib.pyplot as plt
+
+        _, ax = plt.subplots(figsize=(10, 5), layout="constrained")
+    when = quotes["capture_time"].to_numpy()
+    bid, ask = quotes["best_bid"].to_numpy(), quotes["best_ask"].to_numpy()
+    ax.fill_between(when, bid, ask, step="post", color=QUOTE, alpha=0.35, linewidth=0)
+    ax.step(when, bid, where="post", color=QUOTE, linewidth=0.9, label="best bid and ask")
+    ax.step(when, ask, where="post", color=QUOTE, linewidth=0.9)
+    largest = trades["size"].max() or 1.0
+    for side, colour, marker in (("buy", BUY, "^"), ("sell", SELL, "v")):
+        of_side = trades.filter(pl.col("aggressor_side") == side)
+        area = 4.0 + 110.0 * (of_side["size"] / largest).to_numpy()
+        ax.scatter(
+            of_side["capture_time"].to_numpy(), of_side["price"].to_numpy(), area,
+            color=colour, marker=marker, alpha=0.65, linewidths=0, label=f"{side} aggressor", zorder=3,
+        )  # fmt: skip
+    _finish(ax, product_id)
+    return ax
+
+
+def _finish(ax: Axes, product_id: str) -> None:
+    import matplotlib.dates as dates
+
+    locator = dates.AutoDateLocator(minticks=4, maxticks=9)
+    ax.xaxis.set_major_locator(locator)
+    ax.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
+    ax.yaxis.get_major_formatter().set_useOffset(False)  # type: ignore[attr-defined]
+    ax.set_title(f"{product_id}: at which prices do trades happen?", loc="left")
+    ax.set_xlabel("time received (UTC)")
+    ax.set_ylabel(f"price ({product_id.rpartition('-')[2]})")
+    ax.grid(alpha=0.25, linewidth=0.5)
+    ax.margins(x=0.01)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, ncols=3, loc="upper right", bbox_to_anchor=(1.0, 1.09), markerscale=1.0)

@@ -1,0 +1,1 @@
+"""The program: segments → dataset, with a report."""

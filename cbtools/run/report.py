@@ -1,0 +1,68 @@
+"""What a run did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cbtools.dataset import Written
+from cbtools.raw.report import RawReport, as_html, as_text, counted, listed
+
+
+@dataclass(frozen=True)
+class SegmentReport:
+    """What `run_segment` found in a segment and wrote.
+
+    Attributes
+    ----------
+    segment : str
+        The segment's name.
+    raw : RawReport
+        What was found in it.
+    written : dict
+        Table → `Written`: the parts, with rows and bytes.
+    quarantine : pathlib.Path or None
+        The file of the lines that were not understood, if there are any.
+    seconds : float
+        How long the run took.
+    source_bytes : int
+        Size of the segment's file.
+    """
+
+    segment: str
+    raw: RawReport
+    written: Mapping[str, Written] = field(default_factory=dict)
+    quarantine: Path | None = None
+    seconds: float = 0.0
+    source_bytes: int = 0
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """Table → rows written."""
+        return {table: written.rows for table, written in self.written.items()}
+
+    @property
+    def mb_per_s(self) -> float:
+        """Megabytes of lines (after decompression) a second."""
+        return self.raw.raw_bytes / 1e6 / self.seconds if self.seconds else 0.0
+
+    def items(self) -> list[tuple[str, str]]:
+        """Give the report as pairs of a label and a text, as it is printed."""
+        shown = self.raw.items()
+        for table, written in self.written.items():
+            megabytes = written.bytes / 1e6
+            shown.append(
+                (f"{table} written", f"{written.rows:,} rows, {len(written.parts):,} parts, {megabytes:,.2f} MB")
+            )
+        left = {table: sum(rows.values()) for table, rows in self.raw.rows.items() if table not in self.written}
+        shown.append(("not written", counted({table: n for table, n in left.items() if n}, 10)))
+        shown.append(("quarantine", str(self.quarantine) if self.quarantine else "none"))
+        shown.append(("time", f"{self.seconds:,.2f} s, {self.mb_per_s:,.0f} MB/s"))
+        return shown
+
+    def __str__(self) -> str:
+        return as_text(self.items())
+
+    def _repr_html_(self) -> str:
+        return as_html(f"Segment {listed([self.segment])}", self.items())
