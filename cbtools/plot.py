@@ -73,7 +73,7 @@ def trades_on_quotes(
     largest = trades["size"].max() or 1.0
     for side, colour, marker in (("buy", BUY, "^"), ("sell", SELL, "v")):
         of_side = trades.filter(pl.col("aggressor_side") == side)
-        area = 4.0 + 110.0 * (of_side["size"] / largest).to_numpy()
+        area = 8.0 + 110.0 * (of_side["size"] / largest).sqrt().to_numpy()
         ax.scatter(
             of_side["capture_time"].to_numpy(), of_side["price"].to_numpy(), area,
             color=colour, marker=marker, alpha=0.65, linewidths=0, label=f"{side} aggressor", zorder=3,
@@ -95,4 +95,7 @@ def _finish(ax: Axes, product_id: str) -> None:
     ax.grid(alpha=0.25, linewidth=0.5)
     ax.margins(x=0.01)
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, ncols=3, loc="upper right", bbox_to_anchor=(1.0, 1.09), markerscale=1.0)
+    legend = ax.legend(frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)
+    for handle in legend.legend_handles:
+        if handle is not None and hasattr(handle, "set_sizes"):
+            handle.set_sizes([45.0])  # one size, whatever the first trade's was

@@ -29,7 +29,7 @@ _TICKER: Final = (
     "best_bid", "best_bid_quantity", "best_ask", "best_ask_quantity",
 )  # fmt: skip
 _EXCHANGE_TICKER: Final = (
-    "volume_24h", "low_24h", "high_24h", "", "", "", "best_bid", "best_bid_size", "best_ask", "best_ask_size",
+    "volume_24h", "low_24h", "high_24h", None, None, None, "best_bid", "best_bid_size", "best_ask", "best_ask_size",
 )  # fmt: skip
 
 _MINUS_ZERO: Final = re.compile(rb"[:,\[\s]-0[\s,}\]]")
@@ -223,10 +223,10 @@ def _trades(event: dict[str, Any], channel: str, tally: Tally) -> list[Row]:
     return sorted(rows, key=lambda row: row[1])  # within an event, by trade_id
 
 
-def _ticker_row(ticker: dict[str, Any], keys: tuple[str, ...], tally: Tally) -> Row:
+def _ticker_row(ticker: dict[str, Any], keys: tuple[str | None, ...], tally: Tally) -> Row:
     product_id = name_text(ticker.get("product_id"), "product_id")
     price = tally.number(ticker, "price")
-    rest = (tally.number(ticker, key, signed="percent" in key, optional=True) for key in keys)
+    rest = (key and tally.number(ticker, key, signed="percent" in key, optional=True) for key in keys)
     return product_id, price, *rest
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -136,7 +137,9 @@ def _open(path: Path) -> Iterator[_Opened]:
         yield _Opened(file, file)
 
 
-def read_pieces(path: Path, piece_bytes: int, progress: Progress | None = None) -> Iterator[Piece]:
+def read_pieces(
+    path: Path, piece_bytes: int, progress: Progress | None = None, spare: deque[bytearray] | None = None
+) -> Iterator[Piece]:
     """Cut a segment into pieces of whole lines, each of about so many bytes, or of one longer line.
 
     Parameters
@@ -147,6 +150,8 @@ def read_pieces(path: Path, piece_bytes: int, progress: Progress | None = None) 
         How much to read for a piece, bytes.
     progress : callable, optional
         Told after each piece how many bytes of the file were read since the last.
+    spare : deque of bytearray, optional
+        Buffers of pieces that are done with, to be used again: fresh memory costs as much as decoding.
 
     Yields
     ------
@@ -161,7 +166,7 @@ def read_pieces(path: Path, piece_bytes: int, progress: Progress | None = None) 
     try:
         with _open(path) as opened:
             told = 0
-            for piece in _pieces(opened, segment_name(path), piece_bytes):
+            for piece in _pieces(opened, segment_name(path), piece_bytes, deque() if spare is None else spare):
                 yield piece
                 if progress is not None:
                     progress(opened.file.tell() - told)
@@ -170,24 +175,31 @@ def read_pieces(path: Path, piece_bytes: int, progress: Progress | None = None) 
         raise SegmentError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _pieces(opened: _Opened, name: str, piece_bytes: int) -> Iterator[Piece]:
+def _pieces(
+    opened: _Opened, name: str, piece_bytes: int, spare: deque[bytearray]
+) -> Iterator[Piece]:
     offset, carried, at_end, damage = 0, b"", False, ""
     while not at_end:
         filled, wanted, cut = len(carried), piece_bytes, 0
-        buffer = bytearray(filled + piece_bytes + PADDING)
+        buffer = spare.popleft() if spare else bytearray(filled + piece_bytes + PADDING)
+        _make_room(buffer, filled)
         buffer[:filled] = carried
         while not cut and not at_end:
             start, goal = filled, filled + wanted
-            if goal + PADDING > len(buffer):  # one line longer than the piece: read on, ever more of it
-                buffer.extend(bytes(goal + PADDING - len(buffer)))
+            _make_room(buffer, goal)
             filled, at_end, damage = _fill(opened, buffer, filled, goal)
             cut = buffer.rfind(b"\n", start, filled) + 1
-            wanted *= 2
+            wanted *= 2  # one line longer than the piece: read on, ever more of it
         size = filled if at_end else cut
         carried = bytes(memoryview(buffer)[size:filled])
         buffer[size : size + PADDING] = b"\n" * PADDING
         yield Piece(name, buffer, size, offset, at_end, damage)
         offset += size
+
+
+def _make_room(buffer: bytearray, size: int) -> None:
+    if size + PADDING > len(buffer):
+        buffer.extend(bytes(size + PADDING - len(buffer)))
 
 
 def _fill(opened: _Opened, buffer: bytearray, filled: int, goal: int) -> tuple[int, bool, str]:

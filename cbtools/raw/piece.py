@@ -56,9 +56,9 @@ class Reject:
 
 @dataclass(frozen=True)
 class Decoded:
-    """A piece decoded. The tables' ``line`` is an index into ``lines``; connection and run are not yet known.
+    """A piece decoded: the tables that have rows, and what is known of its lines.
 
-    ``tallies``: line and counts, of the lines that have any.
+    The tables' ``line`` is an index into ``lines``; connection and run are not yet known. ``tallies``: line and counts, of the lines that have any.
     """
 
     piece: Piece
@@ -108,7 +108,7 @@ class _Work:
         headers = self.usual_lines()
         self.lines = self.new_lines(headers)
         self.odd_lines(headers)
-        tables = {table: self.table(table) for table in self.wanted.columns}
+        tables = {table: self.table(table) for table in self.wanted.columns if self.has_rows(table)}
         self.note_level2()
         if self.piece.damage:
             end = self.piece.offset + self.piece.size
@@ -236,30 +236,33 @@ class _Work:
 
     # --- together
 
+    def has_rows(self, table: str) -> bool:
+        return table in self.usual or bool(self.odd.get(table))
+
     def table(self, table: str) -> pl.DataFrame:
         """Put a table's usual and odd rows together, in the order of the lines, with their frames' columns."""
-        wanted, columns = self.wanted.columns[table], schema(table)
-        own = [name for name in columns if name in wanted and name not in _OF_FRAME]
-        frames = [frame.select(*own, "line") for frame in self.usual.get(table, [])]
-        rows = self.odd.get(table, [])
-        if rows or not frames:
-            all_own = {name: dtype for name, dtype in columns.items() if name not in _OF_FRAME}
-            odd = pl.DataFrame(rows, schema=_as_sent(all_own) | {"line": pl.Int64}, orient="row")
-            odd = odd.cast(all_own)
-            if self.wanted.products is not None and "product_id" in columns:
-                odd = odd.filter(pl.col("product_id").is_in(self.wanted.products))
-            frames.append(odd.select(*own, "line"))
-        frame = pl.concat(frames)
-        if rows and len(frames) > 1:
+        wanted = self.wanted.columns[table]
+        frames = self.usual.get(table, [])
+        if self.odd.get(table):
+            frames = [*frames, self.odd_frame(table)]
+        frame = frames[0] if len(frames) == 1 else pl.concat(frames)
+        if len(frames) > 1:
             frame = frame.sort("line", maintain_order=True)
-        line = frame["line"].to_numpy()
-        of_frame: dict[str, pl.Series] = {}
-        for name in ("server_time", "capture_time"):
-            if name in wanted:
-                of_frame[name] = times(getattr(self.lines, name)[line])
-        if "sequence_num" in wanted:
-            of_frame["sequence_num"] = _null_where(self.lines.sequence_num[line], NO_NUMBER)
-        return frame.with_columns(**of_frame)
+        line, lines = frame["line"].to_numpy(), self.lines
+        of_frame = {
+            "server_time": lambda: times(lines.server_time[line]),
+            "capture_time": lambda: times(lines.capture_time[line]),
+            "sequence_num": lambda: _null_where(lines.sequence_num[line], NO_NUMBER),
+        }
+        return frame.hstack([make().alias(name) for name, make in of_frame.items() if name in wanted])
+
+    def odd_frame(self, table: str) -> pl.DataFrame:
+        """Make a frame of a table's odd rows."""
+        own = {name: dtype for name, dtype in schema(table).items() if name not in _OF_FRAME}
+        frame = pl.DataFrame(self.odd[table], schema=_as_sent(own) | {"line": pl.Int64}, orient="row").cast(own)
+        if self.wanted.products is not None and "product_id" in own:
+            frame = frame.filter(pl.col("product_id").is_in(self.wanted.products))
+        return frame.select(*(name for name in own if name in self.wanted.columns[table]), "line")
 
     def note_level2(self) -> None:
         """Tell which lines have level2 rows, of which products; in order."""

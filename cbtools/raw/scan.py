@@ -88,9 +88,7 @@ def scan_raw(
     paths = find_segments(source)
     wanted_products = _checked(products)
     _check_chunk(chunk_bytes)
-    columns = schema(channel)
-    if segment:
-        columns = pl.Schema({**columns, SEGMENT.name: SEGMENT.dtype})
+    columns = _with_segment(channel, segment)
 
     def batches(names: list[str], predicate: pl.Expr | None) -> Iterator[pl.DataFrame]:
         chosen = wanted_products
@@ -102,8 +100,9 @@ def scan_raw(
         asked = frozenset(names) | ({"product_id"} if late else set())
         wanted = Wanted({channel: asked}, None if late else chosen)
         for batch in Reading(paths, wanted, chunk_bytes=chunk_bytes):
-            frame = batch.tables[channel]
-            yield frame.filter(pl.col("product_id").is_in(chosen or ())) if late else frame
+            frame = batch.tables.get(channel)
+            if frame is not None:
+                yield frame.filter(pl.col("product_id").is_in(chosen or ())) if late else frame
 
     return lazy_source(batches, columns, f"RAW {channel}")
 
@@ -166,15 +165,19 @@ def read_raw(
     ['connection', 'expected', 'got', 'capture_time', 'line', 'products']
     """
     _check_chunk(chunk_bytes)
-    extra = [SEGMENT.name] if segment else []
-    wanted = Wanted({table: frozenset([*schema(table), *extra]) for table in TABLES}, whole=True)
+    wanted = Wanted({table: frozenset(_with_segment(table, segment)) for table in TABLES}, whole=True)
     reading = Reading(find_segments(source), wanted, chunk_bytes=chunk_bytes, strict=strict)
-    batches = list(reading)
-    tables: dict[str, Any] = {
-        table: pl.concat([batch.tables[table] for batch in batches]).rechunk() for table in TABLES
-    }
+    frames = {table: [pl.DataFrame(schema=_with_segment(table, segment))] for table in TABLES}
+    for batch in reading:
+        for table, frame in batch.tables.items():
+            frames[table].append(frame)
+    tables: dict[str, Any] = {table: pl.concat(found).rechunk() for table, found in frames.items()}
     assert {field.name for field in fields(RawTables)} == {*tables, "report"}
     return RawTables(**tables, report=reading.report)
+
+
+def _with_segment(table: str, segment: bool) -> pl.Schema:
+    return pl.Schema({**schema(table), SEGMENT.name: SEGMENT.dtype}) if segment else schema(table)
 
 
 def _checked(products: Collection[str] | None) -> tuple[str, ...] | None:

@@ -32,16 +32,18 @@ CHUNK_BYTES: Final = 64 << 20
 
 I64 = npt.NDArray[np.int64]
 
+_PIECES: Final = 8
+"""A chunk's worth of memory goes to so many pieces: those being decoded and those waiting in line."""
+
 _KEY: Final = ("product_id", "trade_id")
 
 
 @dataclass(frozen=True)
 class Batch:
-    """The rows of some lines of one segment, in the order of the lines."""
+    """The rows of some lines of one segment, in the order of the lines; of the tables that have any."""
 
     segment: str
     tables: dict[str, pl.DataFrame]
-    last: bool
 
 
 class Reading:
@@ -63,8 +65,9 @@ class Reading:
         self._asked = wanted.columns
         self._wanted = Wanted(columns, wanted.products, wanted.whole)
         self._paths, self._progress, self._strict = paths, progress, strict
-        self._threads = os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()
-        self._piece_bytes = max(1, chunk_bytes // ((self._threads or 1) + 2))
+        self._threads = os.cpu_count() or 1
+        self._piece_bytes = max(1, chunk_bytes // _PIECES)
+        self._spare: deque[bytearray] = deque()
         self._stream = Stream()
         self._seen_trades: list[pl.DataFrame] = []
         self._segment, self._first_line = "", 1
@@ -77,7 +80,7 @@ class Reading:
             try:
                 for piece in self._pieces():
                     waiting.append(pool.submit(decoder, piece))
-                    if len(waiting) > (self._threads or 1):
+                    if len(waiting) > self._threads:
                         yield self._in_order(waiting.popleft().result())
                 while waiting:
                     yield self._in_order(waiting.popleft().result())
@@ -92,7 +95,7 @@ class Reading:
 
     def _pieces(self) -> Iterator[Piece]:
         for path in self._paths:
-            yield from read_pieces(path, self._piece_bytes, self._progress)
+            yield from read_pieces(path, self._piece_bytes, self._progress, self._spare)
 
     def _in_order(self, decoded: Decoded) -> Batch:
         """Finish a piece's frames by what went before it."""
@@ -105,9 +108,9 @@ class Reading:
         tracked = self._stream.track(decoded.lines, self._first_line)
         self._count.add_lines(decoded, tracked)
         tables = {table: self._finish(table, frame, tracked) for table, frame in decoded.tables.items()}
-        if "gaps" in self._asked:
+        if "gaps" in self._asked and tracked.gaps:
             tables["gaps"] = _gaps(tracked)
-        if "rejects" in self._asked:
+        if "rejects" in self._asked and decoded.rejects:
             rows = [(self._first_line + r.line, r.byte_offset, r.reason, r.raw) for r in decoded.rejects]
             tables["rejects"] = pl.DataFrame(rows, schema=schema("rejects"), orient="row")
         for table, frame in tables.items():
@@ -118,7 +121,8 @@ class Reading:
             self._stream.lost_line()
         if piece.last:
             self._count.end_segment()
-        return Batch(piece.segment, tables, piece.last)
+        self._spare.append(piece.buffer)
+        return Batch(piece.segment, {table: frame for table, frame in tables.items() if frame.height})
 
     def _refusal(self, reject: Reject) -> SegmentError:
         return SegmentError(
@@ -135,17 +139,17 @@ class Reading:
         if table == "market_trades":
             frame = self._first_seen(frame)
             line = frame["line"].to_numpy()
-        added = [pl.Series("line", line + self._first_line)]
+        self._count.add_rows(table, frame)
+        made = {"line": pl.Series(line + self._first_line)}
         if "connection" in asked:
-            added.append(pl.Series("connection", tracked.connection[line]))
+            made["connection"] = pl.Series(tracked.connection[line])
         if "unbroken_since" in asked:
             since = tracked.unbroken_since[line]
             if tracked.runs:
                 since = _with_own_runs(since, line, frame["product_id"], tracked)
-            added.append(times(since).alias("unbroken_since"))
-        frame = frame.with_columns(added)
-        self._count.add_rows(table, frame)
-        return frame.select(name for name in schema(table) if name in asked)
+            made["unbroken_since"] = times(since)
+        made = {**frame.to_dict(), **made}
+        return pl.DataFrame({name: made[name] for name in schema(table) if name in asked})
 
     def _first_seen(self, trades: pl.DataFrame) -> pl.DataFrame:
         """Drop the trades already seen in this segment."""
@@ -184,7 +188,7 @@ class _Counts:
     def __init__(self) -> None:
         self.segments: list[str] = []
         self.raw_bytes = self.lines = self.frames = 0
-        self.rows: dict[str, Counter[str]] = {}
+        self.rows: dict[str, Counter[str]] = {table: Counter() for table in CHANNELS}
         self.first_time = self.last_time = NO_TIME
         self.gaps = self.lost_frames = self.duplicates = 0
         self.duplicate_trades: Counter[str] = Counter()
@@ -218,7 +222,7 @@ class _Counts:
             self.last_time = max(self.last_time, int(times.max()))
 
     def add_rows(self, table: str, frame: pl.DataFrame) -> None:
-        counts = self.rows.setdefault(table, Counter())
+        counts = self.rows[table]
         if "product_id" in frame.columns:
             counts.update(_by_product(frame))
         elif frame.height:
@@ -249,7 +253,7 @@ class _Counts:
             raw_bytes=self.raw_bytes,
             lines=self.lines,
             frames=self.frames,
-            rows={table: dict(sorted(counts.items())) for table, counts in self.rows.items()},
+            rows={table: dict(sorted(counts.items())) for table, counts in self.rows.items() if counts},
             time_span=span,
             connections=connections,
             gaps=self.gaps,
@@ -259,7 +263,7 @@ class _Counts:
             trade_holes=dict(self.trade_holes),
             rejects=dict(self.rejects),
             unknown_keys=dict(self.tally.unknown_keys),
-            errors=sum(self.rows.get("errors", Counter()).values()),
+            errors=self.rows["errors"].total(),
             long_numbers=self.tally.long_numbers,
         )
 

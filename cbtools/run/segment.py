@@ -156,9 +156,11 @@ def _write_behind(
     """Write each batch in the other thread while the next ones are decoded."""
 
     def write(batch: Batch) -> None:
-        for table, writer in writers.items():
-            writer.write(batch.tables[table])
-        quarantine.write(batch.tables["rejects"])
+        for table, frame in batch.tables.items():
+            if table in writers:
+                writers[table].write(frame)
+            elif table == "rejects":
+                quarantine.write(frame)
 
     ahead: Future[None] | None = None
     for batch in reading:
