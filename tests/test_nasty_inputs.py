@@ -10,6 +10,8 @@ import polars as pl
 import pytest
 import wire
 
+import cbtools as cb
+
 SERVER = 1_772_600_767_089_101_000  # wire.TIMESTAMP
 CAPTURE = 1_772_600_767_123_456_000  # wire.CAPTURE_TS
 EVENT = 1_772_600_766_950_001_000  # wire.EVENT_TIME
@@ -141,6 +143,23 @@ def test_02_unknown_keys_of_rejected_lines_are_not_counted(read):
     assert not raw.report.unknown_keys
 
 
+@pytest.mark.parametrize("value", [7, "7", {"": 1}, [{}], None, "x"])
+def test_02_a_key_without_a_name_is_an_unknown_key(read, value):
+    """It fills no column that the message has no key for."""
+    frames = [wire.exchange_ticker(), wire.match(1), wire.change(0)]
+    raw = read(*({**frame, "": value} for frame in frames))
+    assert raw.rejects.height == 0
+    assert raw.ticker.select("low_52w", "high_52w", "price_pct_chg_24h").row(0) == (None, None, None)
+    assert sum(raw.report.unknown_keys.values()) == 3
+
+
+def test_02_unknown_keys_of_dropped_repeats_are_not_counted(read):
+    frame = wire.change(0) | {"foo": 1}
+    raw = read(frame, frame)
+    assert raw.report.duplicates == 1
+    assert sum(raw.report.unknown_keys.values()) == 1
+
+
 def test_02_bare_frames_and_envelopes(read):
     raw = read(wire.change(0), wire.record(wire.change(1)), wire.record(wire.change(2), None))
     assert column(raw.level2, "capture_time") == [None, CAPTURE, None]
@@ -188,6 +207,14 @@ def test_04_unknown_side(read, side):
     assert raw.gaps.height == 0
     broken = 1 if "\\" in str(side) else 0  # what holds a backslash tells no products
     assert runs(raw) == [(1, "BTC-USD", 0), (2, "ETH-USD", 0), (4, "BTC-USD", broken), (5, "ETH-USD", 1)]
+
+
+@pytest.mark.parametrize("name", ["unbroken_since", "price", "line", "connection"])
+def test_04_a_scan_of_one_column_knows_the_broken_products(tmp_path, name):
+    lines = [wire.change(0), wire.change(1, "ETH-USD", side="?"), wire.change(2, "ETH-USD"), wire.change(4)]
+    (path,) = laws.write_segments([wire.segment(*(wire.record(line) for line in lines))], tmp_path)
+    whole = laws.same_as_oracle(path, tmp_path).level2
+    laws.assert_same(cb.scan_raw(path, "level2").select(name).collect(), whole.select(name), name)
 
 
 def test_04_ask_is_a_side(read):
@@ -244,6 +271,15 @@ def test_07_a_jump_seen_by_a_frame_of_another_channel(read):
     assert column(raw.level2, "unbroken_since") == [SERVER] * 4 + [SERVER + 1]
 
 
+def test_07_a_gap_names_the_products_that_had_rows(read):
+    """A rejected line gives no rows, and neither does a dropped repeat."""
+    bad = wire.record(wire.change(0, "ETH-USD", side="?"))
+    repeat = wire.record(wire.change(0, "SOL-USD"))
+    raw = read(bad, repeat, wire.record(wire.ticker(1)), wire.record(wire.ticker(3)))
+    assert raw.report.duplicates == 1
+    assert rows(raw.gaps, "line", "products") == [(4, [])]
+
+
 def test_08_the_sequence_falls_back_to_0(read):
     raw = read(
         wire.record(wire.snapshot(8), at(1)),
@@ -286,6 +322,13 @@ def test_09_exact_repeats(read):
     assert column(raw.level2, "sequence_num") == [0, 1, 2, 3, 4, 5]
     assert column(raw.level2, "line") == [1, 2, 3, 4, 5, 9]
     assert len(set(column(raw.level2, "unbroken_since"))) == 1
+
+
+@pytest.mark.parametrize(("number", "repeats"), [(2, 1), (1, 0)])
+def test_09_the_last_1024_frames_are_remembered(read, number, repeats):
+    lines = [wire.record(wire.heartbeat(one, "now", one)) for one in range(1026)]
+    raw = read(*lines, lines[number])
+    assert (raw.report.duplicates, raw.report.connections) == (repeats, 2 - repeats)
 
 
 def test_09_repeats_of_every_channel_are_dropped_whole(read):
@@ -928,6 +971,51 @@ def test_24_a_rejected_line_seen_by_its_header_keeps_the_count(read):
     raw = read(*GOOD[:2], bad, *GOOD[3:])
     assert (raw.gaps.height, raw.report.connections) == (0, 1)
     assert [run for _, _, run in runs(raw)] == [0, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize("clock", ["capture", "server"])
+@pytest.mark.parametrize(
+    "time", ["2026-03-04T05:06:07Z", "2026-03-04T05:06:07.123456789+00:00", "1970-01-01T00:00:00Z"]
+)
+def test_24_a_header_with_a_usual_time_keeps_the_count(read, time, clock):
+    capture, server = (time, wire.TIMESTAMP) if clock == "capture" else (wire.CAPTURE_TS, time)
+    bad = wire.record(wire.change(1, "ETH-USD", side="?", timestamp=server), capture)
+    raw = read(
+        wire.record(wire.change(0)), bad, wire.record(wire.change(2)), wire.record(wire.change(3, "ETH-USD"))
+    )
+    assert column(raw.rejects, "line") == [2]
+    assert raw.gaps.height == 0
+    assert [
+        row["product_id"] for row in raw.level2.unique("unbroken_since", maintain_order=True).to_dicts()
+    ] == [
+        "BTC-USD",
+        "ETH-USD",
+    ]
+
+
+@pytest.mark.parametrize(
+    "time",
+    ["1969-12-31T23:59:59.9Z", "1677-09-21T00:12:43.2Z", "2026-03-03T23:06:07-06:00", "2262-04-11T23:47:16Z"],
+)
+def test_24_a_rejected_line_with_an_unusual_time_hides_no_loss(read, time):
+    """Whether its header is read or not: the book it was of is not proven any more."""
+    bad = wire.record(wire.change(1, "ETH-USD", side="?"), time)
+    raw = read(wire.record(wire.change(0, "ETH-USD")), bad, wire.record(wire.change(2, "ETH-USD")))
+    assert column(raw.rejects, "line") == [2]
+    assert [run for _, _, run in runs(raw)] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "number", [b"01", b"00", b"-1", b"1.0", b"1e0", b'"1"', b"9223372036854775808", b"true"]
+)
+@pytest.mark.parametrize("bare", [False, True])
+def test_24_illegal_sequence_numbers(read, number, bare):
+    """The frame is rejected, and its header cannot be read: nothing is known of it."""
+    write = wire.line if bare else wire.record
+    bad = write(wire.change(1)).replace(b'"sequence_num":1,', b'"sequence_num":' + number + b",")
+    raw = read(write(wire.change(0)), bad, write(wire.change(2)))
+    assert column(raw.rejects, "raw") == [bad]
+    assert rows(raw.gaps, "expected", "got", "line") == [(1, 2, 3)]
 
 
 def test_24_a_rejected_line_can_show_a_gap_and_a_new_connection(read):

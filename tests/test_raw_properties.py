@@ -10,14 +10,21 @@ import json
 import os
 import random
 import re
+from datetime import datetime
+from fractions import Fraction
 from itertools import pairwise
+from math import inf, nextafter
 
 import laws
+import polars as pl
 import pyarrow as pa
 import pytest
 import wire
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+import cbtools as cb
+from cbtools import schema
 
 FULL = bool(os.environ.get("CBTOOLS_FULL"))
 DICE = st.randoms(use_true_random=False)
@@ -364,7 +371,7 @@ class Writer:
         """Draw one more member: an unknown key, or one that is already there."""
         if members and self.dice.random() < 0.05:
             return self.dice.choice(members)
-        values = [None, "x", [], {"a": [{}, 1]}, True, Bare("-1.5e3"), '\\"]}', [[["]"]]], "é\u2028"]
+        values = [None, "x", "7", 7, [], {"a": [{}, 1]}, True, Bare("-1.5e3"), '\\"]}', [[["]"]]], "é\u2028"]
         return self.dice.choice(["foo", "", "seq", "side ", "Type", "ключ"]), self.dice.choice(values)
 
     def text(self, value: str) -> str:
@@ -588,6 +595,115 @@ def test_segments_are_one_stream(tmp_path, dice):
     laws.assert_same(cut.level2.drop("line"), whole.level2.drop("line"), "level2")
     laws.assert_same(cut.gaps.drop("line"), whole.gaps.drop("line"), "gaps")
     laws.assert_same(cut.rejects.select("raw"), whole.rejects.select("raw"), "rejects")
+
+
+@examples(60)
+@given(DICE)
+def test_the_spelling_does_not_matter(tmp_path, dice):
+    """The recorder's way of writing and any other give the same tables and the same counts."""
+    frames = Market(dice, 0.02).frames(dice.randint(1, 8))
+    writer = Writer(dice, dice.choice([0.05, 0.3]))
+    writer.extra = lambda members: ("foo", 1)
+    usual = laws.same_as_oracle(wire.segment(*(compact(wire.envelope(one)) for one in frames)), tmp_path)
+    spelled = [writer.write(wire.envelope(one)).encode() for one in frames]
+    other = laws.same_as_oracle(wire.segment(*spelled), tmp_path / "spelled")
+    if usual.rejects.height or other.rejects.height:
+        return
+    for table in schema.TABLES:
+        laws.assert_same(getattr(other, table), getattr(usual, table), table)
+    assert other.report.long_numbers == usual.report.long_numbers
+    assert other.report.frames == usual.report.frames
+    assert other.report.time_span == usual.report.time_span
+
+
+@st.composite
+def number_texts(draw):
+    """Draw a legal number text: of any length, of any size, near and at the middle between two doubles."""
+    kind = draw(st.integers(0, 3))
+    if kind == 0:
+        whole = draw(st.text("0123456789", min_size=1, max_size=25))
+        fraction = draw(st.text("0123456789", max_size=25))
+        return whole + "." * bool(fraction) + fraction
+    if kind == 1:
+        return f"{draw(st.integers(0, 10 ** draw(st.integers(1, 30))))}e{draw(st.integers(-350, 308 - 30))}"
+    double = draw(st.floats(0, 1e300))
+    if kind == 2:
+        return f"{double:.{draw(st.integers(0, 30))}f}"
+    middle = (Fraction(double) + Fraction(nextafter(double, inf))) / 2
+    scaled = int(middle * 10**40) + draw(st.integers(-1, 1)) * 10 ** draw(st.integers(0, 40))
+    text = f"{max(scaled, 0):041d}"
+    return text[:-40] + "." + text[-40:]
+
+
+@examples(60)
+@given(st.lists(number_texts(), min_size=1, max_size=60))
+def test_numbers_are_the_nearest_doubles(tmp_path, texts):
+    updates = [wire.update("bid", price, size) for price, size in zip(texts, texts[::-1], strict=True)]
+    segment = wire.segment(wire.record(wire.l2(0, wire.book("BTC-USD", *updates))))
+    raw = laws.same_as_oracle(segment, tmp_path)
+    assert laws.plain(raw.level2["price"]) == [float(text).hex() for text in texts]
+
+
+@st.composite
+def time_texts(draw):
+    """Draw a legal time with any number of digits and any offset."""
+    when = draw(st.datetimes(datetime(1678, 1, 1), datetime(2261, 12, 31))).isoformat(timespec="seconds")
+    fraction = draw(st.text("0123456789", max_size=9))
+    hour, minute = draw(st.integers(0, 23)), draw(st.integers(0, 59))
+    zone = draw(st.sampled_from(["Z", "+00:00", f"+{hour:02d}:{minute:02d}", f"-{hour:02d}:{minute:02d}"]))
+    return when + "." * bool(fraction) + fraction + zone
+
+
+@examples(60)
+@given(st.lists(time_texts(), min_size=1, max_size=40))
+def test_times_are_exact(tmp_path, texts):
+    updates = [wire.update("bid", "1", "1", text) for text in texts]
+    trades = [wire.trade(number, time=text) for number, text in enumerate(texts)]
+    lines = [
+        wire.record(wire.l2(0, wire.book("BTC-USD", *updates), timestamp=texts[0]), texts[-1]),
+        wire.record(wire.trades(1, *trades)),
+    ]
+    raw = laws.same_as_oracle(wire.segment(*lines), tmp_path)
+    assert (raw.level2.height, raw.market_trades.height) == (len(texts), len(texts))
+
+
+@examples(30)
+@given(DICE)
+def test_a_scan_may_be_narrowed(tmp_path, dice):
+    """Columns, rows and a limit asked of the scan are those of the whole table."""
+    segments = [joined(dice, usual_lines(dice, dice.randint(1, 8), 0.02)) for _ in range(2)]
+    paths = laws.write_segments(segments, tmp_path)
+    whole = cb.read_raw(paths)
+    for channel in ("level2", "market_trades", "heartbeats"):
+        table = getattr(whole, channel)
+        scan = cb.scan_raw(paths, channel)
+        columns = dice.sample(table.columns, dice.randint(1, 3))
+        laws.assert_same(scan.select(columns).collect(), table.select(columns), "columns")
+        for condition in (
+            pl.col("connection") == 1,
+            pl.col("sequence_num") > 8,
+            pl.col("product_id") == "BTC-USD",
+        ):
+            laws.assert_same(scan.filter(condition).collect(), table.filter(condition), "rows")
+            one = scan.filter(condition).select(columns[0]).collect()
+            laws.assert_same(one, table.filter(condition).select(columns[0]), "rows of a column")
+        limit = dice.randint(0, 6)
+        laws.assert_same(scan.head(limit).collect(), table.head(limit), "limit")
+        assert scan.select(pl.len()).collect().item() == table.height
+        named = cb.scan_raw(paths, channel, segment=True).collect()
+        assert named.columns == [*table.columns, "segment"]
+        laws.assert_same(named.drop("segment"), table, "with segment")
+        assert set(named["segment"]) <= {path.name.removesuffix(".ndjson") for path in paths}
+
+
+def test_a_line_of_many_megabytes(tmp_path):
+    """Lines longer than any piece the package reads at once, whole and cut."""
+    long = wire.line(wire.change(1) | {"foo": "x" * 40_000_000})
+    before = wire.segment(wire.change(0), long, wire.change(2))
+    segment = before + wire.segment(b"y" * 20_000_000, wire.change(3)) + long[:-1]
+    raw = laws.same_as_oracle(segment, tmp_path)
+    assert raw.level2["line"].to_list() == [1, 2, 3, 5]
+    assert raw.rejects["byte_offset"].to_list() == [len(before), len(segment) - len(long) + 1]
 
 
 def long_segment(seed, lines):
