@@ -140,18 +140,21 @@ def demo(out: Path = Path("cbtools-demo"), /) -> None:
     print(f"  cbtools inspect {sample}")
     print("  cbtools describe level2")
     print(f"  cbtools run {sample} --out processed")
-    print("  python -c \"import cbtools as cb; print(cb.scan_dataset(")
+    print('  python -c "import cbtools as cb; print(cb.scan_dataset(')
     print(f"      {str(out / 'processed')!r}, 'market_trades').head().collect())\"")
-    print("  jupyter lab notebooks/01_quickstart.ipynb    (pip install -e \".[lab]\")")
+    print('  jupyter lab notebooks/01_quickstart.ipynb    (pip install -e ".[lab]")')
 
 
 def _draw(processed: Path, picture: Path) -> None:
     import matplotlib as mpl
 
     mpl.use("agg")
+    import matplotlib.pyplot as plt
+
     trades, quotes = (cb.scan_dataset(processed, table).collect() for table in ("market_trades", "ticker"))
-    axes = cb.plot.trades_on_quotes(trades, quotes, "BTC-USD")
-    axes.figure.savefig(picture, dpi=150)
+    figure, axes = plt.subplots(figsize=(10, 5), layout="constrained")
+    cb.plot.trades_on_quotes(trades, quotes, "BTC-USD", ax=axes)
+    figure.savefig(picture, dpi=150)
 
 
 def main() -> None:

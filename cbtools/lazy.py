@@ -14,13 +14,13 @@ Batches = Callable[[list[str], pl.Expr | None], Iterator[pl.DataFrame]]
 def source(batches: Batches, schema: pl.Schema, name: str) -> pl.LazyFrame:
     """Make a lazy frame of a generator of frames.
 
-    The projection is what the generator is asked for, and the predicate and the row limit are applied to what it
-    gives; a query that has enough rows stops it. Every execution of the query calls ``batches`` anew.
+    The projection is what the generator is asked for, and the predicate and the row limit are applied to what
+    it gives; a query that has enough rows stops it. Every execution of the query calls ``batches`` anew.
 
     Parameters
     ----------
     batches : callable
-        ``batches(columns, predicate)`` yields frames that hold at least these columns, in any cut. ``columns``
+        ``batches(columns, predicate)`` yields frames that hold at least these columns, in any cut; they
         are those of the projection and of the predicate, in the schema's order.
     schema : polars.Schema
         All columns that there are.
@@ -52,10 +52,10 @@ def source(batches: Batches, schema: pl.Schema, name: str) -> pl.LazyFrame:
             for frame in frames:
                 # the limit is on rows before the predicate: Polars pushes it down only where that is the same
                 if left is not None:
-                    frame = frame.head(left)  # noqa: PLW2901
+                    frame = frame.head(left)
                     left -= frame.height
                 if predicate is not None:
-                    frame = frame.filter(predicate)  # noqa: PLW2901
+                    frame = frame.filter(predicate)
                 yield frame.select(shown)
                 if left == 0:
                     return

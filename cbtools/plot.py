@@ -1,4 +1,4 @@
-"""Frames → matplotlib Axes. Every function takes frames and returns Axes; matplotlib is loaded when one is called.
+"""Frames → matplotlib Axes. Every function takes frames and returns Axes, and loads matplotlib when called.
 
 The colours are Okabe and Ito's, told apart by colour-blind readers, and legible on light and dark.
 """
@@ -30,11 +30,11 @@ def trades_on_quotes(
     Parameters
     ----------
     trades : polars.DataFrame
-        Rows of the ``market_trades`` table: product_id, capture_time, price, size, aggressor_side, is_snapshot.
-        Trades of a snapshot, which happened before they were received, are left out.
+        Rows of the ``market_trades`` table: product_id, capture_time, price, size, aggressor_side and
+        is_snapshot. Trades of a snapshot, which happened before they were received, are left out.
     quotes : polars.DataFrame
-        Rows of the ``ticker`` table: product_id, capture_time, best_bid, best_ask. Rows without either are left
-        out; more than a picture can show are thinned, evenly.
+        Rows of the ``ticker`` table: product_id, capture_time, best_bid, best_ask. Rows without either are
+        left out; more than a picture can show are thinned, evenly.
     product_id : str
         Which product.
     ax : matplotlib.axes.Axes, optional
@@ -85,9 +85,9 @@ def trades_on_quotes(
 def _finish(ax: Axes, product_id: str) -> None:
     import matplotlib.dates as dates
 
-    locator = dates.AutoDateLocator(minticks=4, maxticks=9)
+    locator = dates.AutoDateLocator(minticks=4, maxticks=9)  # type: ignore[no-untyped-call]
     ax.xaxis.set_major_locator(locator)
-    ax.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
+    ax.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     ax.yaxis.get_major_formatter().set_useOffset(False)  # type: ignore[attr-defined]
     ax.set_title(f"{product_id}: at which prices do trades happen?", loc="left")
     ax.set_xlabel("time received (UTC)")
@@ -95,7 +95,9 @@ def _finish(ax: Axes, product_id: str) -> None:
     ax.grid(alpha=0.25, linewidth=0.5)
     ax.margins(x=0.01)
     ax.spines[["top", "right"]].set_visible(False)
-    legend = ax.legend(frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)
+    legend = ax.legend(
+        frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2
+    )
     for handle in legend.legend_handles:
         if handle is not None and hasattr(handle, "set_sizes"):
             handle.set_sizes([45.0])  # one size, whatever the first trade's was

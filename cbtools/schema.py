@@ -73,8 +73,8 @@ _LEVEL2 = (
         "unbroken_since",
         TIME,
         "ns UTC",
-        "which unbroken run of frames the row is of, named by the receipt of the run's first frame: no gap, no "
-        "lost line and no reconnect between two rows of a product that agree in it",
+        "which unbroken run of frames the row is of, named by the receipt of the run's first frame: no gap, "
+        "no lost line and no reconnect between two rows of a product that agree in it",
     ),
 )
 
@@ -276,6 +276,6 @@ def describe(table: str) -> pl.DataFrame:
     """
     return pl.DataFrame(
         [(c.name, str(c.dtype), c.unit, c.meaning, c.null) for c in columns(table)],
-        schema={name: pl.String for name in ("column", "dtype", "unit", "meaning", "null")},
+        schema=dict.fromkeys(("column", "dtype", "unit", "meaning", "null"), pl.String),
         orient="row",
     )

@@ -66,8 +66,8 @@ class Sheets(NamedTuple):
     """What a piece of a segment is decoded into.
 
     ``memo`` holds the product names met and what else is remembered; ``ints`` and ``floats`` the object that
-    is being read. (A call copies the descriptors of all arrays that it passes on, so that few are passed where
-    it is done for every row.)
+    is being read. (A call copies the descriptors of the arrays that it passes on: few are passed where it is
+    done for every row.)
     """
 
     lines: I64
@@ -95,7 +95,10 @@ _MEMBERS = (
     {"type": EVENT_TYPE, "trades": LIST},
     {"type": EVENT_TYPE, "tickers": LIST},
     {"side": BOOK_SIDE, "event_time": TIME, "price_level": NUMBER, "new_quantity": NUMBER},
-    {"product_id": PRODUCT, "trade_id": ID, "price": NUMBER, "size": NUMBER, "time": TIME, "side": TRADE_SIDE},
+    {
+        "product_id": PRODUCT, "trade_id": ID, "price": NUMBER, "size": NUMBER, "time": TIME,
+        "side": TRADE_SIDE,
+    },
     {
         "type": TEXT, "product_id": PRODUCT, "price": NUMBER, "volume_24_h": NUMBER, "low_24_h": NUMBER,
         "high_24_h": NUMBER, "low_52_w": NUMBER, "high_52_w": NUMBER, "price_percent_chg_24_h": SIGNED,
@@ -127,7 +130,7 @@ _DICTIONARY = _SLOTS + _N_SLOTS
 
 
 def sheets(size: int) -> Sheets:
-    """Make place for what a piece of so many bytes can hold; a line more than fits waits for the next call."""
+    """Make place for what a piece of so many bytes can hold; lines beyond it wait for the next call."""
 
     def rows(ints: int, floats: int, least_bytes: int) -> Rows:
         n = size // least_bytes + 1
@@ -157,9 +160,7 @@ def limit_products(room: Sheets, names: Iterable[str]) -> None:
 def product_names(room: Sheets) -> list[str]:
     """Give the names of the products met, in the order of their indices."""
     names = room.memo[_NAMES : _NAMES + 3 * int(room.memo[_COUNT])].tobytes()
-    return [
-        names[k : k + NAME_BYTES].rstrip(b"\0").decode() for k in range(0, len(names), NAME_BYTES)
-    ]
+    return [names[k : k + NAME_BYTES].rstrip(b"\0").decode() for k in range(0, len(names), NAME_BYTES)]
 
 
 def _text(name: str) -> U8:
@@ -241,7 +242,7 @@ def _word(buf: U8, at: int) -> np.uint64:
 
 @inner
 def _matches(word: np.uint64, byte: int) -> np.uint64:
-    """A one in the lowest bit of each of the word's eight bytes that is this byte."""
+    """Set the lowest bit of each of a word's eight bytes that is this byte."""
     x = word ^ (_ONES * np.uint64(byte))
     return (~(((x & _LOWS) + _LOWS) | x | _LOWS)) >> _U7
 

@@ -1,7 +1,7 @@
 """Any line → rows, or a reason why not: the definition of right, by orjson.
 
-The wire's names die here. A line is understood as a whole or not at all. What a row holds is in the order of its
-table's columns in `cbtools.schema`, without those of the frame.
+The wire's names die here. A line is understood as a whole or not at all. What a row holds is in the order of
+its table's columns in `cbtools.schema`, without those of the frame.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ _TICKER: Final = (
     "best_bid", "best_bid_quantity", "best_ask", "best_ask_quantity",
 )  # fmt: skip
 _EXCHANGE_TICKER: Final = (
-    "volume_24h", "low_24h", "high_24h", None, None, None, "best_bid", "best_bid_size", "best_ask", "best_ask_size",
+    "volume_24h", "low_24h", "high_24h", None, None, None,
+    "best_bid", "best_bid_size", "best_ask", "best_ask_size",
 )  # fmt: skip
 
 _MINUS_ZERO: Final = re.compile(rb"[:,\[\s]-0[\s,}\]]")
@@ -277,7 +278,14 @@ def _products(products: Any, where: str, tally: Tally) -> list[Row]:
     rows: list[Row] = []
     for product in dicts(products, "products"):
         tally.look(where, product, _STATUS_KEYS)
-        for key in ("product_type", "base_currency", "quote_currency", "display_name", "status", "status_message"):
+        for key in (
+            "product_type",
+            "base_currency",
+            "quote_currency",
+            "display_name",
+            "status",
+            "status_message",
+        ):
             if not isinstance(product.get(key), str | None):
                 raise NotUnderstood("bad text", f"{key}={product[key]!r}")
         rows.append(

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from glob import glob, has_magic
+from glob import glob
 from pathlib import Path
 from typing import IO, Final, Protocol
 
@@ -99,10 +99,12 @@ def find_segments(source: Source) -> list[Path]:
     elif path.exists():
         return [path]
     else:
-        found = [Path(name) for name in glob(text, recursive=True)] if has_magic(text) else []
+        found = [Path(name) for name in glob(text, recursive=True)]  # noqa: PTH207 (it may be absolute)
         found = [entry for entry in found if entry.is_file()]
         if not found:
-            raise SegmentError(f"no such segment: {text} (a path, a glob pattern, a folder or a list of these)")
+            raise SegmentError(
+                f"no such segment: {text} (a path, a glob pattern, a folder or a list of these)"
+            )
     return sorted(found, key=lambda entry: (entry.name, str(entry)))
 
 
@@ -166,7 +168,9 @@ def read_pieces(
     try:
         with _open(path) as opened:
             told = 0
-            for piece in _pieces(opened, segment_name(path), piece_bytes, deque() if spare is None else spare):
+            for piece in _pieces(
+                opened, segment_name(path), piece_bytes, deque() if spare is None else spare
+            ):
                 yield piece
                 if progress is not None:
                     progress(opened.file.tell() - told)
@@ -175,9 +179,7 @@ def read_pieces(
         raise SegmentError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _pieces(
-    opened: _Opened, name: str, piece_bytes: int, spare: deque[bytearray]
-) -> Iterator[Piece]:
+def _pieces(opened: _Opened, name: str, piece_bytes: int, spare: deque[bytearray]) -> Iterator[Piece]:
     offset, carried, at_end, damage = 0, b"", False, ""
     while not at_end:
         filled, wanted, cut = len(carried), piece_bytes, 0
@@ -222,4 +224,5 @@ def _fill(opened: _Opened, buffer: bytearray, filled: int, goal: int) -> tuple[i
 class Progress(Protocol):
     """Called with the bytes read since the last call."""
 
-    def __call__(self, n: int, /) -> object: ...
+    def __call__(self, n: int, /) -> object:  # noqa: D102
+        ...

@@ -58,7 +58,8 @@ class Reject:
 class Decoded:
     """A piece decoded: the tables that have rows, and what is known of its lines.
 
-    The tables' ``line`` is an index into ``lines``; connection and run are not yet known. ``tallies``: line and counts, of the lines that have any.
+    The tables' ``line`` is an index into ``lines``; connection and run are not yet known. ``tallies``: line
+    and counts, of the lines that have any.
     """
 
     piece: Piece
@@ -240,7 +241,7 @@ class _Work:
         return table in self.usual or bool(self.odd.get(table))
 
     def table(self, table: str) -> pl.DataFrame:
-        """Put a table's usual and odd rows together, in the order of the lines, with their frames' columns."""
+        """Put a table's usual and odd rows together in the order of the lines, with the frames' columns."""
         wanted = self.wanted.columns[table]
         frames = self.usual.get(table, [])
         if self.odd.get(table):
@@ -248,18 +249,21 @@ class _Work:
         frame = frames[0] if len(frames) == 1 else pl.concat(frames)
         if len(frames) > 1:
             frame = frame.sort("line", maintain_order=True)
-        line, lines = frame["line"].to_numpy(), self.lines
-        of_frame = {
-            "server_time": lambda: times(lines.server_time[line]),
-            "capture_time": lambda: times(lines.capture_time[line]),
-            "sequence_num": lambda: _null_where(lines.sequence_num[line], NO_NUMBER),
-        }
-        return frame.hstack([make().alias(name) for name, make in of_frame.items() if name in wanted])
+        line, added = frame["line"].to_numpy(), []
+        if "server_time" in wanted:
+            added.append(times(self.lines.server_time[line]).alias("server_time"))
+        if "capture_time" in wanted:
+            added.append(times(self.lines.capture_time[line]).alias("capture_time"))
+        if "sequence_num" in wanted:
+            added.append(_null_where(self.lines.sequence_num[line], NO_NUMBER).alias("sequence_num"))
+        return frame.hstack(added)
 
     def odd_frame(self, table: str) -> pl.DataFrame:
         """Make a frame of a table's odd rows."""
         own = {name: dtype for name, dtype in schema(table).items() if name not in _OF_FRAME}
-        frame = pl.DataFrame(self.odd[table], schema=_as_sent(own) | {"line": pl.Int64}, orient="row").cast(own)
+        frame = pl.DataFrame(self.odd[table], schema=_as_sent(own) | {"line": pl.Int64}, orient="row").cast(
+            pl.Schema(own)
+        )
         if self.wanted.products is not None and "product_id" in own:
             frame = frame.filter(pl.col("product_id").is_in(self.wanted.products))
         return frame.select(*(name for name in own if name in self.wanted.columns[table]), "line")
@@ -296,7 +300,12 @@ def _enum(codes: I64, dtype: pl.Enum) -> pl.Series:
 
 
 def _level2(
-    rows: Rows, n: int, wanted: frozenset[str], product: I64, snapshot: npt.NDArray[np.bool_], names: pl.Series
+    rows: Rows,
+    n: int,
+    wanted: frozenset[str],
+    product: I64,
+    snapshot: npt.NDArray[np.bool_],
+    names: pl.Series,
 ) -> dict[str, pl.Series]:
     made = {}
     if "product_id" in wanted:

@@ -67,7 +67,11 @@ class RawReport:
 
     def items(self) -> list[tuple[str, str]]:
         """Give the report as pairs of a label and a text, as it is printed."""
-        span = "" if self.time_span is None else f"{self.time_span[0]:%F %T.%f} to {self.time_span[1]:%F %T.%f} UTC"
+        span = (
+            ""
+            if self.time_span is None
+            else f"{self.time_span[0]:%F %T.%f} to {self.time_span[1]:%F %T.%f} UTC"
+        )
         shown = [
             ("segments", listed(self.segments)),
             ("lines", f"{self.lines:,} ({self.raw_bytes / 1e6:,.1f} MB), {self.frames:,} frames kept"),

@@ -196,8 +196,8 @@ def _check_chunk(chunk_bytes: int) -> None:
 def products_of(predicate: pl.Expr) -> set[str] | None:
     """Tell to which products a predicate limits the rows, where that can be read from it for sure.
 
-    Read are conjunctions that hold ``product_id == "..."``, an ``is_in`` of literals, or a disjunction of such;
-    anything else limits nothing, and is left to the filter, which is always applied.
+    Read are conjunctions that hold ``product_id == "..."``, an ``is_in`` of literals, or a disjunction of
+    such; anything else limits nothing, and is left to the filter, which is always applied.
     """
     try:
         tree = json.loads(predicate.meta.serialize(format="json"))

@@ -1,7 +1,9 @@
 """Connections, gaps, duplicates: what the frames' counter proves about a stream of lines.
 
-A connection numbers all its frames, of all channels and products, from 0 on. What the counter proves is written
-into ``unbroken_since`` of the level2 rows, since a book is proven only by a snapshot of the same unbroken run.
+A connection numbers all its frames, of all channels and products, from 0 on. What the counter proves is
+written into ``unbroken_since`` of the level2 rows, since a book is proven only by a snapshot of the same
+unbroken run. (It must be in the rows: a filter by product leaves nothing else, and the numbers of one
+channel's frames have holes of their own.)
 """
 
 from __future__ import annotations
@@ -91,7 +93,9 @@ class _Pass:
         n = len(lines)
         self.state, self.lines, self.first_line = state, lines, first_line
         self.out = Tracked(
-            np.empty(n, np.int32), np.zeros(n, np.bool_), np.empty(n, np.int64),
+            np.empty(n, np.int32),
+            np.zeros(n, np.bool_),
+            np.empty(n, np.int64),
             [(0, product, run) for product, run in state.product_runs.items()],
         )
         self.connection_start = 0

@@ -179,7 +179,7 @@ def _with_own_runs(since: I64, line: I64, product: pl.Series, tracked: Tracked) 
 def _gaps(tracked: Tracked) -> pl.DataFrame:
     rows = [(*gap[:3], None if gap[3] == NO_TIME else gap[3], *gap[4:]) for gap in tracked.gaps]
     columns = schema("gaps")
-    return pl.DataFrame(rows, schema={**columns, "capture_time": pl.Int64}, orient="row").cast(dict(columns))
+    return pl.DataFrame(rows, schema={**columns, "capture_time": pl.Int64}, orient="row").cast(columns)
 
 
 class _Counts:

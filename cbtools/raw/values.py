@@ -18,7 +18,7 @@ _INT64: Final = 2**63
 _YEAR_ONE_NS: Final = (date(1, 1, 1).toordinal() - _EPOCH_DAY) * 86_400 * 10**9
 
 
-class NotUnderstood(Exception):  # noqa: N818 (it is no error: it becomes a row of the rejects)
+class NotUnderstood(Exception):
     """Why a line is not understood: a kind, a colon and the particular."""
 
     def __init__(self, kind: str, what: object = "") -> None:
@@ -52,7 +52,7 @@ def is_long(value: Any) -> bool:
 
 
 def time_ns(value: Any, name: str) -> int | None:
-    """Give a time's nanoseconds since the epoch; None for null, for the epoch itself and for year one's start."""
+    """Give a time's nanoseconds since the epoch; None for null, the epoch itself and year one's start."""
     if value is None:
         return None
     match = _TIME.fullmatch(value) if type(value) is str else None

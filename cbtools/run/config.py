@@ -68,7 +68,9 @@ def _read_table(table: str, config: Mapping[str, Any]) -> TableConfig:
     if table not in CHANNELS:
         raise unknown_name("table in channel_config", table, CHANNELS)
     if not isinstance(config, Mapping):
-        raise ConfigError(f"channel_config[{table!r}] must be a dict with {' and '.join(_KEYS)}, not {config!r}")
+        raise ConfigError(
+            f"channel_config[{table!r}] must be a dict with {' and '.join(_KEYS)}, not {config!r}"
+        )
     for key in config:
         if key not in _KEYS:
             raise unknown_name(f"key in channel_config[{table!r}]", key, _KEYS)

@@ -53,9 +53,14 @@ class SegmentReport:
         for table, written in self.written.items():
             megabytes = written.bytes / 1e6
             shown.append(
-                (f"{table} written", f"{written.rows:,} rows, {len(written.parts):,} parts, {megabytes:,.2f} MB")
+                (
+                    f"{table} written",
+                    f"{written.rows:,} rows, {len(written.parts):,} parts, {megabytes:,.2f} MB",
+                )
             )
-        left = {table: sum(rows.values()) for table, rows in self.raw.rows.items() if table not in self.written}
+        left = {
+            table: sum(rows.values()) for table, rows in self.raw.rows.items() if table not in self.written
+        }
         shown.append(("not written", counted({table: n for table, n in left.items() if n}, 10)))
         shown.append(("quarantine", str(self.quarantine) if self.quarantine else "none"))
         shown.append(("time", f"{self.seconds:,.2f} s, {self.mb_per_s:,.0f} MB/s"))

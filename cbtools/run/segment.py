@@ -36,8 +36,8 @@ def run_segment(
 ) -> SegmentReport:
     """Turn one raw segment into partitioned Parquet, in one pass over the file.
 
-    Nothing is seen in ``out`` before the whole segment has been read and all of its parts are on disk; running
-    the segment again replaces its parts and touches no others. Lines that are not understood go to
+    Nothing is seen in ``out`` before the whole segment has been read and its parts are on disk; running the
+    segment again replaces its parts and touches no others. Lines that are not understood go to
     ``out/_quarantine/<segment>.ndjson``, one object a line: line, byte_offset, reason, and raw as text (or as
     ``raw_base64``, where the bytes are no UTF-8).
 
@@ -84,7 +84,9 @@ def run_segment(
     configs = read_config(channel_config)
     paths = find_segments(segment)
     if len(paths) != 1:
-        raise SegmentError(f"run_segment takes one segment, and {segment} names {len(paths)}: call it for each")
+        raise SegmentError(
+            f"run_segment takes one segment, and {segment} names {len(paths)}: call it for each"
+        )
     path, name, root = paths[0], segment_name(paths[0]), Path(out)
     columns = {table: _COUNTED & frozenset(schema(table)) for table in CHANNELS}
     columns |= {config.table: frozenset(schema(config.table)) for config in configs}
@@ -171,7 +173,7 @@ def _write_behind(
         ahead.result()
 
 
-class _progress_bar:  # noqa: N801 (used as a function is)
+class _progress_bar:
     """A bar over bytes while the block runs, or none; the block gets what is to be told of bytes read."""
 
     def __init__(self, total: int, name: str, *, shown: bool) -> None:
