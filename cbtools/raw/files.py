@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
-from typing import IO, Final, Protocol
+from typing import IO, Any, Final, Protocol
 
 from cbtools.errors import SegmentError
 
@@ -21,8 +21,6 @@ PADDING: Final = 64
 """Newlines behind the bytes of a piece, as the scanner needs them."""
 
 _MAGIC: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
-# What can be read of a damaged stream is lost with the step in which the damage shows: a small one. It is the
-# same for every size of pieces, so that this does not change the result.
 _STEP: Final = 16_384
 
 
@@ -124,6 +122,26 @@ class _Opened:
     codec: str = ""
 
 
+class _Steps:
+    """A decompressed stream, read in steps that are the same for every size of pieces.
+
+    What can be read of a damaged file is lost with the step in which the damage shows: a small one, and so
+    placed that the size of the pieces does not change the result.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream, self._step, self._used = stream, b"", 0
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill the buffer from its start on, with what is left of the step or else with the next."""
+        if self._used == len(self._step):
+            self._step, self._used = self._stream.read(_STEP), 0
+        read = min(len(buffer), len(self._step) - self._used)
+        buffer[:read] = self._step[self._used : self._used + read]
+        self._used += read
+        return read
+
+
 @contextmanager
 def _open(path: Path) -> Iterator[_Opened]:
     """Open a segment, to be decompressed if its first bytes say that it is compressed."""
@@ -134,7 +152,7 @@ def _open(path: Path) -> Iterator[_Opened]:
             if start.startswith(magic):
                 import pyarrow as pa
 
-                yield _Opened(file, pa.CompressedInputStream(pa.PythonFile(file, mode="r"), codec), codec)
+                yield _Opened(file, _Steps(pa.CompressedInputStream(pa.PythonFile(file, mode="r"), codec)), codec)
                 return
         yield _Opened(file, file)
 
@@ -206,11 +224,10 @@ def _make_room(buffer: bytearray, size: int) -> None:
 
 def _fill(opened: _Opened, buffer: bytearray, filled: int, goal: int) -> tuple[int, bool, str]:
     """Read up to the goal; the values: how far, whether the end was met, and what damage ended it."""
-    step = _STEP if opened.codec else goal
     with memoryview(buffer) as view:
         while filled < goal:
             try:
-                read = opened.stream.readinto(view[filled : min(goal, filled + step)])
+                read = opened.stream.readinto(view[filled:goal])
             except OSError as error:
                 if not opened.codec:
                     raise
