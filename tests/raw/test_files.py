@@ -5,12 +5,13 @@ from __future__ import annotations
 import gzip
 from pathlib import Path
 
-import cbtools as cb
 import pyarrow as pa
 import pytest
-from cbtools.raw.files import PADDING, find_segments, read_pieces, segment_name
 from hypothesis import given
 from hypothesis import strategies as st
+
+import cbtools as cb
+from cbtools.raw.files import PADDING, find_segments, read_pieces, segment_name
 
 LINE = b'{"type":"error","message":"%d"}\n'
 
@@ -100,15 +101,15 @@ def test_compression_is_told_by_the_bytes_not_by_the_name(tmp_path):
 @pytest.mark.parametrize("codec", ["gzip", "zstd"])
 def test_a_damaged_file_is_read_as_far_as_it_goes(tmp_path, codec):
     """What was lost is said: as a reject behind the last line, and nothing before it is missing."""
-    lines = b"".join(LINE % (k * 7919 % 100_003) for k in range(60_000))
+    lines = b"".join(LINE % (k * 7919 % 100_003) for k in range(20_000))
     packed = gzip.compress(lines) if codec == "gzip" else pa.Codec("zstd").compress(lines, asbytes=True)
     path = tmp_path / "x.ndjson"
     path.write_bytes(packed[: len(packed) * 3 // 4])
-    tables = [cb.read_raw(path, chunk_bytes=chunk) for chunk in (64 << 20, 5_000)]
+    tables = [cb.read_raw(path, chunk_bytes=chunk) for chunk in (64 << 20, 50_000)]
     assert tables[0].errors.equals(tables[1].errors)
     assert tables[0].rejects.equals(tables[1].rejects)
     errors, rejects = tables[0].errors, tables[0].rejects
-    assert 20_000 < errors.height < 60_000
+    assert 5_000 < errors.height < 20_000
     assert errors["message"].to_list() == [str(k * 7919 % 100_003) for k in range(errors.height)]
     assert rejects["reason"][-1].startswith("damaged file: ")
     assert rejects["line"][-1] == tables[0].report.lines + 1

@@ -7,15 +7,16 @@ import subprocess
 import sys
 import textwrap
 
-import cbtools as cb
 import polars as pl
 import pytest
-from cbtools.raw.scan import products_of
-from cbtools.raw.stream import Reading
-from cbtools.schema import CHANNELS, schema
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
+
+import cbtools as cb
+from cbtools.raw.scan import products_of
+from cbtools.raw.stream import Reading
+from cbtools.schema import CHANNELS, schema
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +143,7 @@ def test_bodies_not_asked_for_are_not_parsed(tmp_path, recording):
     spoiled = []
     for line in lines:
         if b'"channel":"l2_data"' not in line.split(b'"events"')[0] or b'"product_id":"BTC-USD"' not in line:
-            line = line.replace(b'"price', b'"PRICE').replace(b'"new_quantity":"', b'"new_quantity":#"')  # noqa: PLW2901
+            line = line.replace(b'"price', b'"PRICE').replace(b'"new_quantity":"', b'"new_quantity":#"')
         spoiled.append(line)
     path = tmp_path / "segment_20251126T14_00001.ndjson"
     path.write_bytes(b"".join(spoiled))
