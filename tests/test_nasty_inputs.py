@@ -935,6 +935,17 @@ def test_24_a_frame_of_an_unknown_channel_counts_and_breaks_nothing(read):
     assert [run for _, _, run in runs(raw)] == [0] * 5
 
 
+@pytest.mark.parametrize("depth", [100, 250, 260, 1000])
+@pytest.mark.parametrize("brackets", [(b"[", b"]"), (b'{"a":', b"}")])
+def test_24_deep_nesting(read, depth, brackets):
+    """A value nobody asked for may be nested as deep as it likes; the lines around it are read."""
+    opening, closing = brackets
+    deep = opening * depth + (b"1" if closing == b"}" else b"") + closing * depth
+    line = wire.line(wire.change(1) | {"foo": "@"}).replace(b'"@"', deep)
+    raw = read(wire.change(0), line, wire.change(2))
+    assert column(raw.level2, "line") == [1, 2, 3]
+
+
 def test_24_a_cut_last_line(read):
     raw = read.segments(wire.segment(*GOOD[:2]) + CUT)
     rejected(raw, (3, len(GOOD[0]) + len(GOOD[1]) + 2, CUT))

@@ -372,7 +372,8 @@ class Writer:
         if members and self.dice.random() < 0.05:
             return self.dice.choice(members)
         values = [None, "x", "7", 7, [], {"a": [{}, 1]}, True, Bare("-1.5e3"), '\\"]}', [[["]"]]], "é\u2028"]
-        return self.dice.choice(["foo", "", "seq", "side ", "Type", "ключ"]), self.dice.choice(values)
+        key = self.dice.choice(["foo", "", "seq", "side ", "Type", "ключ"])
+        return key, self.dice.choice(values[:4] if key == "" else values)
 
     def text(self, value: str) -> str:
         if self.strange() and value:

@@ -252,7 +252,7 @@ def unix_seconds(value: Any) -> int:
     """Read a candle's start, in ns."""
     text = whole(value)
     seconds = None if text is None else int64(text)
-    if seconds is None or not INT64_MIN <= seconds * 1_000_000_000 <= INT64_MAX:
+    if seconds is None or not 0 <= seconds * 1_000_000_000 <= INT64_MAX:
         raise Illegal("a start that is no number of seconds, or out of range")
     return seconds * 1_000_000_000
 
@@ -266,6 +266,11 @@ def json_text(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ",".join(json_text(one) for one in value) + "]"
     return json.dumps(value, ensure_ascii=False)
+
+
+def any_text(value: Any) -> str | None:
+    """Give a text as it is, and anything else as its JSON text."""
+    return value if value is None or isinstance(value, str) else json_text(value)
 
 
 def one_of(value: Any, meaning: dict[str, str]) -> str:
@@ -375,8 +380,8 @@ def understand(value: Any) -> Frame:
 
 def _error(data: dict[str, Any], unknown: Unknown) -> Frame:
     unknown.look("frame", data, "type channel client_id timestamp sequence_num events message reason")
-    row = {"message": optional_text(data.get("message")), "reason": optional_text(data.get("reason"))}
-    return Frame("errors", [row], "error", None, optional_time(data.get("timestamp")))
+    row = {"message": any_text(data.get("message")), "reason": any_text(data.get("reason"))}
+    return Frame("errors", [row], "error", None, None)
 
 
 def _advanced(data: dict[str, Any], unknown: Unknown) -> Frame:
@@ -447,8 +452,7 @@ def _ticker_row(one: dict[str, Any], names: dict[str, str | None]) -> dict[str, 
 
 def _ticker_event(event: dict[str, Any], channel: str, unknown: Unknown) -> list[dict[str, Any]]:
     unknown.look(channel, event, "type tickers")
-    if "type" in event and not isinstance(event["type"], str):
-        raise Illegal("a type that is no text")
+    optional_text(event.get("type"))
     rows = []
     for one in objects(event.get("tickers")):
         unknown.look(f"{channel}.tickers", one, "type product_id price " + " ".join(ADVANCED_TICKER.values()))
@@ -469,11 +473,10 @@ def _candles_event(event: dict[str, Any], channel: str, unknown: Unknown) -> lis
 
 def _heartbeats_event(event: dict[str, Any], channel: str, unknown: Unknown) -> list[dict[str, Any]]:
     unknown.look(channel, event, "type current_time heartbeat_counter")
-    clock = event.get("current_time")
     return [
         {
             "product_id": None,
-            "current_time": clock if clock is None or isinstance(clock, str) else json_text(clock),
+            "current_time": any_text(event.get("current_time")),
             "heartbeat_counter": counter(event.get("heartbeat_counter")),
             "last_trade_id": None,
         }
@@ -571,13 +574,13 @@ def _exchange_ticker(data: dict[str, Any], _: int | None, unknown: Unknown) -> l
 
 
 def _exchange_heartbeat(data: dict[str, Any], _: int | None, unknown: Unknown) -> list[dict[str, Any]]:
-    last = data.get("last_trade_id")
+    last = counter(data.get("last_trade_id"))
     return [
         {
             "product_id": product(data.get("product_id")),
             "current_time": data.get("time"),
             "heartbeat_counter": None,
-            "last_trade_id": None if last is None else trade_number(last),
+            "last_trade_id": None if last is None or last < 0 else last,
         }
     ]
 
