@@ -1017,7 +1017,7 @@ def test_24_a_rejected_line_with_an_unusual_time_hides_no_loss(read, time):
 
 
 @pytest.mark.parametrize(
-    "number", [b"01", b"00", b"-1", b"1.0", b"1e0", b'"1"', b"9223372036854775808", b"true"]
+    "number", [b"01", b"00", b"-1", b"-0", b"1.0", b"1e0", b'"1"', b"9223372036854775808", b"true"]
 )
 @pytest.mark.parametrize("bare", [False, True])
 def test_24_illegal_sequence_numbers(read, number, bare):

@@ -65,8 +65,8 @@ class Number:
 
     @property
     def whole(self) -> bool:
-        """Written as an integer: without a point and without an exponent."""
-        return re.fullmatch("-?[0-9]+", self.text) is not None
+        """Written as an integer: without a point and without an exponent. Minus nothing is none."""
+        return re.fullmatch("-?[0-9]+", self.text) is not None and self.text != "-0"
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -258,9 +258,9 @@ def unix_seconds(value: Any) -> int:
 
 
 def json_text(value: Any) -> str:
-    """Write the value as compact JSON, its numbers as they were sent."""
+    """Write the value as compact JSON, its numbers as any writer would."""
     if isinstance(value, Number):
-        return value.text
+        return value.text if value.whole else json.dumps(float(value.text))
     if isinstance(value, dict):
         return "{" + ",".join(json_text(key) + ":" + json_text(one) for key, one in value.items()) + "}"
     if isinstance(value, list):
@@ -340,11 +340,15 @@ class Frame:
     sequence_num: int | None
     server_time: int | None
     capture_time: int | None = None
-    unknown_keys: Counter[str] = field(default_factory=Counter)
+    unknown_keys: Unknown = field(default_factory=lambda: Unknown())
 
 
 class Unknown(Counter[str]):
-    """Counts the keys nobody knows."""
+    """Counts the keys nobody knows; and names the products whose book an empty snapshot cleared."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cleared: list[str] = []
 
     def look(self, where: str, members: dict[str, Any], known: str) -> None:
         self.update(f"{where}.{key}" for key in members if key not in known.split())
@@ -415,6 +419,8 @@ def _level2_event(event: dict[str, Any], channel: str, unknown: Unknown) -> list
                 "event_time": optional_time(update.get("event_time")),
             }
         )
+    if is_snapshot and not rows:
+        unknown.cleared.append(product_id)
     return rows
 
 
@@ -536,6 +542,8 @@ def _exchange(data: dict[str, Any], unknown: Unknown) -> Frame:
 def _exchange_snapshot(data: dict[str, Any], _: int | None, unknown: Unknown) -> list[dict[str, Any]]:
     product_id = product(data.get("product_id"))
     event_time = optional_time(data.get("time"))
+    if data.get("bids") == [] and data.get("asks") == []:
+        unknown.cleared.append(product_id)
     return [
         {
             "product_id": product_id,
@@ -892,6 +900,8 @@ class Stream:
             self.tables.duplicates += 1
             return
         self.tables.unknown_keys.update(frame.unknown_keys)
+        # no row can tell that a snapshot without levels cleared the book: the product's run ends instead
+        self.break_products(frame.unknown_keys.cleared, frame)
         told = {
             "server_time": frame.server_time,
             "capture_time": frame.capture_time,
