@@ -30,10 +30,10 @@ def trades_on_quotes(
     Parameters
     ----------
     trades : polars.DataFrame
-        Rows of the ``market_trades`` table: product_id, capture_time, price, size, aggressor_side and
-        is_snapshot. Trades of a snapshot, which happened before they were received, are left out.
+        Rows of the ``market_trades`` table: product_id, trade_time, price, size, aggressor_side and
+        is_snapshot. Trades of a snapshot, which happened before they were asked for, are left out.
     quotes : polars.DataFrame
-        Rows of the ``ticker`` table: product_id, capture_time, best_bid, best_ask. Rows without either are
+        Rows of the ``ticker`` table: product_id, server_time, best_bid, best_ask. Rows without either are
         left out; more than a picture can show are thinned, evenly.
     product_id : str
         Which product.
@@ -56,16 +56,16 @@ def trades_on_quotes(
     >>> cb.plot.trades_on_quotes(tables.market_trades, tables.ticker, "BTC-USD").get_ylabel()
     'price (USD)'
     """
-    trades = trades.filter(pl.col("product_id") == product_id, ~pl.col("is_snapshot")).sort("capture_time")
+    trades = trades.filter(pl.col("product_id") == product_id, ~pl.col("is_snapshot")).sort("trade_time")
     quotes = quotes.filter(pl.col("product_id") == product_id).drop_nulls(("best_bid", "best_ask"))
-    quotes = quotes.sort("capture_time").gather_every(max(1, quotes.height // _MOST_POINTS))
+    quotes = _thinned(quotes.sort("server_time"))
     if trades.is_empty() and quotes.is_empty():
         raise ConfigError(f"no trades and no quotes of {product_id!r} to draw: see the frames' product_id")
     if ax is None:
         import matplotlib.pyplot as plt
 
         _, ax = plt.subplots(figsize=(10, 5), layout="constrained")
-    when = quotes["capture_time"].to_numpy()
+    when = quotes["server_time"].to_numpy()
     bid, ask = quotes["best_bid"].to_numpy(), quotes["best_ask"].to_numpy()
     ax.fill_between(when, bid, ask, step="post", color=QUOTE, alpha=0.35, linewidth=0)
     ax.step(when, bid, where="post", color=QUOTE, linewidth=0.9, label="best bid and ask")
@@ -75,11 +75,17 @@ def trades_on_quotes(
         of_side = trades.filter(pl.col("aggressor_side") == side)
         area = 8.0 + 110.0 * (of_side["size"] / largest).sqrt().to_numpy()
         ax.scatter(
-            of_side["capture_time"].to_numpy(), of_side["price"].to_numpy(), area,
+            of_side["trade_time"].to_numpy(), of_side["price"].to_numpy(), area,
             color=colour, marker=marker, alpha=0.65, linewidths=0, label=f"{side} aggressor", zorder=3,
         )  # fmt: skip
     _finish(ax, product_id)
     return ax
+
+
+def _thinned(quotes: pl.DataFrame) -> pl.DataFrame:
+    """Take every so manieth row, and the last, where there are more than a picture can show."""
+    every = -(-quotes.height // _MOST_POINTS)
+    return quotes if every < 2 else pl.concat([quotes.gather_every(every), quotes.tail(1)])
 
 
 def _finish(ax: Axes, product_id: str) -> None:
@@ -90,7 +96,7 @@ def _finish(ax: Axes, product_id: str) -> None:
     ax.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     ax.yaxis.get_major_formatter().set_useOffset(False)  # type: ignore[attr-defined]
     ax.set_title(f"{product_id}: at which prices do trades happen?", loc="left")
-    ax.set_xlabel("time received (UTC)")
+    ax.set_xlabel("exchange time (UTC)")
     ax.set_ylabel(f"price ({product_id.rpartition('-')[2]})")
     ax.grid(alpha=0.25, linewidth=0.5)
     ax.margins(x=0.01)

@@ -189,7 +189,7 @@ def walk(root: Path) -> Iterator[tuple[tuple[str, ...], list[os.DirEntry[str]]]]
         try:
             with os.scandir(root.joinpath(*here)) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
-        except FileNotFoundError:  # removed meanwhile, by another segment's writer
+        except (FileNotFoundError, NotADirectoryError):  # gone, by another segment's writer; or a file
             continue
         inner = [e.name for e in entries if "=" in e.name and e.name[0] not in "._" and e.is_dir()]
         waiting.extend((*here, name) for name in reversed(inner))

@@ -40,10 +40,14 @@ Row = tuple[Any, ...]
 
 @dataclass
 class Tally:
-    """What is counted besides rows."""
+    """What a line tells besides its rows.
+
+    ``cleared``: the products whose book an empty snapshot cleared, which no row can tell.
+    """
 
     unknown_keys: Counter[str] = field(default_factory=Counter)
     long_numbers: int = 0
+    cleared: list[str] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.unknown_keys or self.long_numbers)
@@ -197,6 +201,8 @@ def _level2(event: dict[str, Any], channel: str, tally: Tally) -> list[Row]:
         price, size = tally.number(update, "price_level"), tally.number(update, "new_quantity")
         event_time = time_ns(update.get("event_time"), "event_time")
         rows.append((product_id, is_snapshot, side, price, size, event_time))
+    if is_snapshot and not rows:
+        tally.cleared.append(product_id)
     return rows
 
 
@@ -352,11 +358,14 @@ def _changes(value: Any, name: str, width: int) -> list[list[Any]]:
 
 def _exchange_snapshot(frame: dict[str, Any], time: int | None, tally: Tally) -> list[Row]:
     product_id = name_text(frame.get("product_id"), "product_id")
-    return [
+    rows = [
         (product_id, True, side, tally.plain(price, "price"), tally.plain(size, "size"), time)
         for side, key in (("bid", "bids"), ("ask", "asks"))
         for price, size in _changes(frame.get(key), key, 2)
     ]
+    if not rows:
+        tally.cleared.append(product_id)
+    return rows
 
 
 def _exchange_update(frame: dict[str, Any], time: int | None, tally: Tally) -> list[Row]:

@@ -152,7 +152,9 @@ def _open(path: Path) -> Iterator[_Opened]:
             if start.startswith(magic):
                 import pyarrow as pa
 
-                yield _Opened(file, _Steps(pa.CompressedInputStream(pa.PythonFile(file, mode="r"), codec)), codec)
+                yield _Opened(
+                    file, _Steps(pa.CompressedInputStream(pa.PythonFile(file, mode="r"), codec)), codec
+                )
                 return
         yield _Opened(file, file)
 

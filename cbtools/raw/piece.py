@@ -102,12 +102,14 @@ class _Work:
         self.usual: dict[str, list[pl.DataFrame]] = {}
         self.odd: dict[str, list[tuple[Any, ...]]] = {}
         self.level2: list[tuple[I64, list[str]]] = []
+        self.cleared: dict[int, list[str] | None] = {}
         self.rejects: list[Reject] = []
         self.tallies: list[tuple[int, Tally]] = []
 
     def decode(self) -> Decoded:
         headers = self.usual_lines()
         self.lines = self.new_lines(headers)
+        self.lines.lost_products.update(self.cleared)
         self.odd_lines(headers)
         tables = {table: self.table(table) for table in self.wanted.columns if self.has_rows(table)}
         self.note_level2()
@@ -148,6 +150,11 @@ class _Work:
         of_level2 = (channel == 0) & (counts > 0)
         products = names.gather(events[kernels.EVENT_PRODUCT, of_level2]).to_list()
         self.level2.append((lines[of_level2], products))
+        cleared: dict[int, list[str]] = {}
+        empty = (channel == 0) & (counts == 0) & (events[kernels.EVENT_SNAPSHOT] == 1)
+        for line, k in zip(lines[empty].tolist(), events[kernels.EVENT_PRODUCT, empty].tolist(), strict=True):
+            cleared.setdefault(line, []).append(names[k])
+        self.cleared.update(cleared)
         for code, table in enumerate(_HOT):
             here = channel == code
             if not here.any() or table not in self.wanted.columns:
@@ -200,6 +207,8 @@ class _Work:
             code = CHANNELS.index(frame.table)
             self.set_header(i, frame.sequence_num, frame.server_time, frame.capture_time, code)
             self.lines.level2[i] = frame.table == "level2"
+            if frame.tally.cleared:
+                self.lines.lost_products[i] = frame.tally.cleared
             if self.wants(frame.table):
                 self.odd.setdefault(frame.table, []).extend((*row, i) for row in frame.rows)
 
@@ -233,7 +242,7 @@ class _Work:
         if channel == kernels.LEVEL2:
             self.lines.level2[i] = True
             products = kernels.product_names(sheets) if has_products else None
-            self.lines.rejected_products[i] = products
+            self.lines.lost_products[i] = products
 
     # --- together
 

@@ -15,7 +15,7 @@ from cbtools.lazy import source as lazy_source
 from cbtools.raw.files import Source, find_segments
 from cbtools.raw.piece import Wanted
 from cbtools.raw.report import RawReport
-from cbtools.raw.stream import CHUNK_BYTES, Reading
+from cbtools.raw.stream import CHUNK_BYTES, Reading, check_chunk
 from cbtools.schema import CHANNELS, SEGMENT, TABLES, schema
 
 Channel = Literal[
@@ -87,7 +87,7 @@ def scan_raw(
         raise unknown_name("channel", channel, get_args(Channel))
     paths = find_segments(source)
     wanted_products = _checked(products)
-    _check_chunk(chunk_bytes)
+    check_chunk(chunk_bytes)
     columns = _with_segment(channel, segment)
 
     def batches(names: list[str], predicate: pl.Expr | None) -> Iterator[pl.DataFrame]:
@@ -164,7 +164,6 @@ def read_raw(
     >>> tables.gaps.columns
     ['connection', 'expected', 'got', 'capture_time', 'line', 'products']
     """
-    _check_chunk(chunk_bytes)
     wanted = Wanted({table: frozenset(_with_segment(table, segment)) for table in TABLES}, whole=True)
     reading = Reading(find_segments(source), wanted, chunk_bytes=chunk_bytes, strict=strict)
     frames = {table: [pl.DataFrame(schema=_with_segment(table, segment))] for table in TABLES}
@@ -186,11 +185,6 @@ def _checked(products: Collection[str] | None) -> tuple[str, ...] | None:
     if isinstance(products, str) or not all(isinstance(product, str) for product in products):
         raise ConfigError(f"products must be a list of product ids, e.g. ['BTC-USD'], not {products!r}")
     return tuple(dict.fromkeys(products))
-
-
-def _check_chunk(chunk_bytes: int) -> None:
-    if not isinstance(chunk_bytes, int) or chunk_bytes < 1:
-        raise ConfigError(f"chunk_bytes must be a whole number of bytes from 1 on, not {chunk_bytes!r}")
 
 
 def products_of(predicate: pl.Expr) -> set[str] | None:

@@ -26,7 +26,8 @@ class Lines:
     """A piece's lines, an entry a line: what the sequence is told of them.
 
     ``framed``: the header is known (understood, or rejected with a header that can be read). ``level2``: of
-    that channel. ``rejected_products``: line → products of a rejected level2 frame (None: not known).
+    that channel. ``lost_products``: line → products of which it holds what is not in the rows: those of a
+    rejected level2 frame (None: not known), and those that an empty snapshot cleared.
     ``level2_lines``, ``level2_products``: the lines that have level2 rows, and of which product.
     """
 
@@ -37,7 +38,7 @@ class Lines:
     framed: npt.NDArray[np.bool_]
     rejected: npt.NDArray[np.bool_]
     level2: npt.NDArray[np.bool_]
-    rejected_products: dict[int, list[str] | None] = field(default_factory=dict)
+    lost_products: dict[int, list[str] | None] = field(default_factory=dict)
     level2_lines: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     level2_products: list[str] = field(default_factory=list)
 
@@ -101,9 +102,9 @@ class _Pass:
         self.connection_start = 0
         self.numbered = np.flatnonzero(lines.framed & (lines.sequence_num != NO_NUMBER))
         steps = np.diff(lines.sequence_num[self.numbered])
-        self.stops = np.union1d(
-            np.flatnonzero(lines.rejected | ~lines.framed), self.numbered[1:][steps != 1]
-        ).tolist()
+        told = np.fromiter(lines.lost_products, np.int64)
+        odd = np.flatnonzero(lines.rejected | ~lines.framed)
+        self.stops = np.unique(np.concatenate([odd, told, self.numbered[1:][steps != 1]])).tolist()
         self.stops.append(n)
 
     def run(self) -> Tracked:
@@ -161,8 +162,8 @@ class _Pass:
         elif not self.numbered_step(i, number):
             self.out.repeated[i] = True
             return
-        if lines.rejected[i] and lines.level2[i]:
-            self.lose(i, lines.rejected_products[i])
+        if i in lines.lost_products:
+            self.lose(i, lines.lost_products[i])
 
     def numbered_step(self, i: int, number: int) -> bool:
         """Take a line with a number; false for an exact repeat."""
@@ -205,11 +206,11 @@ class _Pass:
             self.name_run(i, product, max(time, run + 1))
 
     def lose(self, i: int, products: list[str] | None) -> None:
-        """Break the runs of the products of a rejected frame."""
+        """Break the runs of products of which the rows do not tell all."""
         if products is None:
             self.new_run(i)
             return
-        for product in products:
+        for product in dict.fromkeys(products):
             run = self.state.product_runs.get(product, self.state.run)
             self.name_run(i, product, max(self.time(i), run + 1))
 

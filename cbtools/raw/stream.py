@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from cbtools.errors import SegmentError
+from cbtools.errors import ConfigError, SegmentError
 from cbtools.raw.decode import Tally
 from cbtools.raw.files import Piece, Progress, read_pieces
 from cbtools.raw.piece import Decoded, Decoder, Reject, Wanted, times
@@ -46,6 +46,12 @@ class Batch:
     tables: dict[str, pl.DataFrame]
 
 
+def check_chunk(chunk_bytes: int) -> None:
+    """Refuse a size of chunks that is none."""
+    if not isinstance(chunk_bytes, int) or chunk_bytes < 1:
+        raise ConfigError(f"chunk_bytes must be a whole number of bytes from 1 on, not {chunk_bytes!r}")
+
+
 class Reading:
     """One pass over segments: iterate over it for the batches; then `report` tells what was found."""
 
@@ -58,6 +64,7 @@ class Reading:
         progress: Progress | None = None,
         strict: bool = False,
     ) -> None:
+        check_chunk(chunk_bytes)
         columns = {table: names for table, names in wanted.columns.items() if table in CHANNELS}
         # trades are told apart by their keys, whatever is asked for
         if "market_trades" in columns:
@@ -259,10 +266,10 @@ class _Counts:
             gaps=self.gaps,
             lost_frames=self.lost_frames,
             duplicates=self.duplicates,
-            duplicate_trades=dict(self.duplicate_trades),
-            trade_holes=dict(self.trade_holes),
-            rejects=dict(self.rejects),
-            unknown_keys=dict(self.tally.unknown_keys),
+            duplicate_trades=dict(sorted(self.duplicate_trades.items())),
+            trade_holes=dict(sorted(self.trade_holes.items())),
+            rejects=dict(sorted(self.rejects.items())),
+            unknown_keys=dict(sorted(self.tally.unknown_keys.items())),
             errors=self.rows["errors"].total(),
             long_numbers=self.tally.long_numbers,
         )

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
+import polars as pl
+
 from cbtools.errors import ConfigError, unknown_name
-from cbtools.schema import CHANNELS, DERIVED, TIME, columns
+from cbtools.schema import CHANNELS, DERIVED, SIDE, TRADE_SIDE, columns
 
 DEFAULT: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
@@ -20,8 +22,7 @@ DEFAULT: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
 """What `run_segment` writes if it is not told otherwise."""
 
 _KEYS: Final = ("partition_cols", "processor_options")
-# The options of the book come with the book; so far there are none.
-_OPTIONS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
+_PARTITION_TYPES: Final = (pl.String, pl.Boolean, pl.Int8, pl.Int32, pl.Int64, pl.Date, SIDE, TRADE_SIDE)
 
 
 @dataclass(frozen=True)
@@ -76,17 +77,18 @@ def _read_table(table: str, config: Mapping[str, Any]) -> TableConfig:
             raise unknown_name(f"key in channel_config[{table!r}]", key, _KEYS)
     default = DEFAULT.get(table, {"partition_cols": ["date"]})
     partition_cols = config.get("partition_cols", default["partition_cols"])
-    if isinstance(partition_cols, str) or not all(isinstance(name, str) for name in partition_cols):
+    if not isinstance(partition_cols, list | tuple) or not all(isinstance(n, str) for n in partition_cols):
         raise ConfigError(
             f"partition_cols of {table!r} must be a list of column names, not {partition_cols!r}: "
             f"e.g. {default['partition_cols']!r}"
         )
-    known = [column.name for column in (*DERIVED, *columns(table)) if column.dtype != TIME]
+    known = [column.name for column in (*DERIVED, *columns(table)) if column.dtype in _PARTITION_TYPES]
     for name in partition_cols:
         if name not in known:
             raise unknown_name(f"partition column of {table!r}", name, known)
     options = config.get("processor_options") or {}
+    if not isinstance(options, Mapping):
+        raise ConfigError(f"processor_options of {table!r} must be a dict, not {options!r}")
     for option in options:
-        if option not in _OPTIONS.get(table, ()):
-            raise unknown_name(f"processor option of {table!r}", option, _OPTIONS.get(table, ()))
+        raise ConfigError(f"unknown processor option of {table!r} {option!r}: it has none so far")
     return TableConfig(table, tuple(partition_cols), dict(options))

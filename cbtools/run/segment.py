@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cbtools.dataset import DatasetWriter
-from cbtools.errors import SegmentError
+from cbtools.errors import DatasetError, SegmentError
 from cbtools.raw.files import Source, find_segments, segment_name
 from cbtools.raw.piece import Wanted
 from cbtools.raw.report import RawReport
@@ -69,7 +69,7 @@ def run_segment(
     SegmentError
         If the segment is not one file, cannot be read, or (strict) holds a line not understood.
     DatasetError
-        If ``out`` holds the table partitioned by other columns.
+        If ``out`` cannot be written to, or holds the table partitioned by other columns.
 
     Examples
     --------
@@ -90,21 +90,26 @@ def run_segment(
     path, name, root = paths[0], segment_name(paths[0]), Path(out)
     columns = {table: _COUNTED & frozenset(schema(table)) for table in CHANNELS}
     columns |= {config.table: frozenset(schema(config.table)) for config in configs}
-    with ExitStack() as stack:
-        writers = {}
-        for config in configs:
-            writer = DatasetWriter(root, table=config.table, partition_by=config.partition_by, segment=name)
-            writers[config.table] = stack.enter_context(writer)
-        quarantine = stack.enter_context(Quarantine(root, name))
-        pool = stack.enter_context(ThreadPoolExecutor(1, "cbtools-write"))
-        with _progress_bar(path.stat().st_size, name, shown=progress) as told:
-            wanted = Wanted(columns | {"rejects": _REJECTS}, whole=True)
-            reading = Reading(paths, wanted, chunk_bytes=chunk_bytes, progress=told, strict=strict)
-            _write_behind(reading, writers, quarantine, pool)
-        for writer in writers.values():
-            writer.finish()
-        written = {table: writer.publish() for table, writer in writers.items()}
-        kept = quarantine.publish()
+    try:
+        with ExitStack() as stack:
+            writers = {}
+            for config in configs:
+                writer = DatasetWriter(
+                    root, table=config.table, partition_by=config.partition_by, segment=name
+                )
+                writers[config.table] = stack.enter_context(writer)
+            quarantine = stack.enter_context(Quarantine(root, name))
+            pool = stack.enter_context(ThreadPoolExecutor(1, "cbtools-write"))
+            with _progress_bar(path.stat().st_size, name, shown=progress) as told:
+                wanted = Wanted(columns | {"rejects": _REJECTS}, whole=True)
+                reading = Reading(paths, wanted, chunk_bytes=chunk_bytes, progress=told, strict=strict)
+                _write_behind(reading, writers, quarantine, pool)
+            for writer in writers.values():
+                writer.finish()
+            written = {table: writer.publish() for table, writer in writers.items()}
+            kept = quarantine.publish()
+    except OSError as error:  # reading raises a SegmentError: this is of writing
+        raise DatasetError(f"cannot write to {root}: {error.strerror or error}") from error
     return SegmentReport(
         segment=name,
         raw=reading.report,

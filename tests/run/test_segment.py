@@ -418,3 +418,18 @@ def test_html_is_escaped(tmp_path):
     html = cb.run_segment(odd, tmp_path / "out")._repr_html_()
     assert "<script>" not in html
     assert "a&lt;b&gt;&amp;c" in html
+
+
+@pytest.mark.parametrize("out", ["file", "file/below"])
+def test_a_place_that_cannot_be_written_to_is_an_error_of_ours(damaged, tmp_path, out):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(cb.DatasetError, match="cannot write to"):
+        cb.run_segment(damaged, tmp_path / out)
+
+
+@pytest.mark.parametrize("chunk_bytes", [0, -5, 1.5])
+def test_a_size_of_chunks_that_is_none_is_refused(damaged, tmp_path, chunk_bytes):
+    with pytest.raises(cb.ConfigError, match="chunk_bytes"):
+        cb.run_segment(damaged, tmp_path / "out", chunk_bytes=chunk_bytes)
+    with pytest.raises(cb.ConfigError, match="chunk_bytes"):
+        cb.inspect_raw(damaged, chunk_bytes=chunk_bytes)
