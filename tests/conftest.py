@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 # for the processes that tests and notebooks start, too
 os.environ["MPLBACKEND"] = "Agg"
@@ -27,6 +29,22 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--full"):
         os.environ["CBTOOLS_FULL"] = "1"
     settings.load_profile("full" if os.environ.get("CBTOOLS_FULL") else "repeatable")
+
+
+class OneByOne(LoadScopeScheduling):
+    """With ``-n``: a test to whichever process is free; a notebook's cells share a kernel, and so a process.
+
+    (As ``--dist loadgroup`` would with a mark, were it not without effect in pytest 9.2 with xdist 3.8.)
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::")[0]
+        return file if file.endswith(".ipynb") else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneByOne:
+    return OneByOne(config, log)
 
 
 @pytest.fixture(scope="session")
