@@ -545,14 +545,14 @@ def test_usual_streams(tmp_path, dice):
     laws.same_as_oracle(joined(dice, lines), tmp_path)
 
 
-@examples(150)
+@examples(120)
 @given(DICE)
 def test_wild_streams(tmp_path, dice):
     lines = wild_lines(dice, dice.randint(1, 8), dice.choice([0.02, 0.1, 0.3]))
     laws.same_as_oracle(joined(dice, lines), tmp_path)
 
 
-@examples(300)
+@examples(250)
 @given(DICE)
 def test_damaged_streams(tmp_path, dice):
     segment = joined(dice, usual_lines(dice, dice.randint(1, 8), 0.0))
@@ -611,7 +611,10 @@ def test_the_spelling_does_not_matter(tmp_path, dice):
     if usual.rejects.height or other.rejects.height:
         return
     for table in schema.TABLES:
-        laws.assert_same(getattr(other, table), getattr(usual, table), table)
+        got, expected = getattr(other, table), getattr(usual, table)
+        if table == "subscriptions":  # a map of channels: its order is the rows'
+            got, expected = got.sort("line", "channel"), expected.sort("line", "channel")
+        laws.assert_same(got, expected, table)
     assert other.report.long_numbers == usual.report.long_numbers
     assert other.report.frames == usual.report.frames
     assert other.report.time_span == usual.report.time_span
@@ -719,13 +722,13 @@ def long_segment(seed, lines):
 
 def test_a_long_segment(tmp_path):
     """Wherever the package cuts its input into pieces, no line is lost and none is read twice."""
-    segment = long_segment(1, 30_000)
+    segment = long_segment(1, 20_000)
     laws.scan_is_read(segment, tmp_path, laws.same_as_oracle(segment, tmp_path))
 
 
 @pytest.mark.parametrize("ending", ["gz", "zst", "two members"])
 def test_a_compressed_segment_is_the_same(tmp_path, ending):
-    segment = long_segment(2, 3_000)
+    segment = long_segment(2, 2_000)
     plain = laws.same_as_oracle(segment, tmp_path)
     if ending == "zst":
         path = tmp_path / "segment_20260304T05_00002.ndjson.zst"
