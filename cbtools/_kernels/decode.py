@@ -743,6 +743,16 @@ def decode_lines(
 
 
 @kernel
+def spread(values: I64, counts: I64, out: I64) -> None:
+    """Repeat each value as often as its count says."""
+    at = 0
+    for k in range(len(values)):
+        for _ in range(counts[k]):
+            out[at] = values[k]
+            at += 1
+
+
+@kernel
 def add_product(memo: U64, a: np.uint64, b: np.uint64, c: np.uint64) -> int:
     """Note a product by its name's bytes."""
     return _find_product(memo, a, b, c)

@@ -160,19 +160,24 @@ class _Work:
             if not here.any() or table not in self.wanted.columns:
                 continue
             wanted, repeat = self.wanted.columns[table], counts[here]
-            line = np.repeat(lines[here], repeat)
-            snapshot = np.repeat(events[kernels.EVENT_SNAPSHOT, here] == 1, repeat)
+            snapshot = self.spread(events[kernels.EVENT_SNAPSHOT, here], repeat) == 1
             if table == "level2":
-                product = np.repeat(events[kernels.EVENT_PRODUCT, here], repeat)
+                product = self.spread(events[kernels.EVENT_PRODUCT, here], repeat)
                 made = _level2(self.sheets.level2, level2, wanted, product, snapshot, names)
             elif table == "market_trades":
-                event = np.repeat(np.flatnonzero(here), repeat)
+                event = self.spread(np.flatnonzero(here), repeat)
                 made = _trades(self.sheets.trades, trades, wanted, event, snapshot, names)
             else:
-                rows = np.repeat(channel[channel >= 2] == code, counts[channel >= 2])
+                rows = self.spread(channel[channel >= 2], counts[channel >= 2]) == code
                 made = _tickers(self.sheets.tickers, tickers, wanted, rows, names)
-            made["line"] = pl.Series(line)
+            made["line"] = pl.Series(self.spread(lines[here], repeat))
             self.usual.setdefault(table, []).append(pl.DataFrame(made))
+
+    def spread(self, values: I64, counts: I64) -> I64:
+        """Give each row what holds for its event; numpy's repeat takes ten times as long."""
+        out = np.empty(int(counts.sum()), np.int64)
+        self.kernels.spread(values, counts, out)
+        return out
 
     def new_lines(self, headers: I64) -> Lines:
         kernels, n = self.kernels, headers.shape[1]

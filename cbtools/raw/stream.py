@@ -66,9 +66,11 @@ class Reading:
     ) -> None:
         check_chunk(chunk_bytes)
         columns = {table: names for table, names in wanted.columns.items() if table in CHANNELS}
-        # trades are told apart by their keys, whatever is asked for
+        # needed here, whatever is asked for: trades are told apart by their keys, and runs by their products
         if "market_trades" in columns:
             columns["market_trades"] |= set(_KEY)
+        if "unbroken_since" in columns.get("level2", ()):
+            columns["level2"] |= {"product_id"}
         self._asked = wanted.columns
         self._wanted = Wanted(columns, wanted.products, wanted.whole)
         self._paths, self._progress, self._strict = paths, progress, strict

@@ -210,6 +210,20 @@ def test_the_segment_of_a_row_is_its_file(recording):
         assert b"l2_data" in lines[segment][line - 1]
 
 
+def test_a_run_of_its_own_needs_no_product_column(tmp_path, recording):
+    """A line rejected of one product breaks the run of that product alone, also where only runs are asked for."""
+    lines = recording[0].read_bytes().splitlines(keepends=True)[:300]
+    at = next(k for k in range(150, 300) if b'"update","product_id":"ETH-USD"' in lines[k])
+    lines[at] = lines[at].replace(b'"side":"', b'"side":"?', 1)
+    path = tmp_path / "segment_20251126T14_00001.ndjson"
+    path.write_bytes(b"".join(lines))
+    level2 = cb.read_raw(path).level2
+    runs = level2.group_by("product_id").agg(pl.col("unbroken_since").n_unique()).sort("product_id")
+    assert runs["unbroken_since"].to_list() == [1, 2, 1]
+    got = cb.scan_raw(path, "level2").select("unbroken_since").collect()
+    assert_frame_equal(got, level2.select("unbroken_since"))
+
+
 def test_the_plan_names_the_source(recording):
     assert "RAW level2" in cb.scan_raw(recording, "level2").explain()
 
