@@ -22,7 +22,19 @@ ORDER = [
     *("errors", "schema", "lazy"),
     *_package("_kernels", "__init__", "decode"),
     *_package(
-        "raw", "files", "values", "decode", "sequence", "report", "piece", "stream", "scan", "__init__"
+        "raw",
+        "files",
+        "values",
+        "rows",
+        "advanced",
+        "exchange",
+        "decode",
+        "sequence",
+        "report",
+        "piece",
+        "stream",
+        "scan",
+        "__init__",
     ),
     *_package(
         "dataset", "hive", "order", "parquet", "split", "draft", "written", "scan", "write", "__init__"

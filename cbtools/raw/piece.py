@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from cbtools.raw.decode import Tally, decode_line
+from cbtools.raw.decode import decode_line
 from cbtools.raw.files import PADDING, Piece
+from cbtools.raw.rows import Tally
 from cbtools.raw.sequence import NO_NUMBER, NO_TIME, Lines
 from cbtools.raw.values import NotUnderstood
 from cbtools.schema import CHANNELS, FRAME, SIDE, TIME, TRADE_SIDE, schema

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 NO_NUMBER: Final = -1
 NO_TIME: Final = int(np.iinfo(np.int64).min)
+_LAST_TIME: Final = int(np.iinfo(np.int64).max)
 _REMEMBERED: Final = 1024
 """An exact repeat is looked for among so many of the connection's last frames."""
 
@@ -201,9 +202,9 @@ class _Pass:
         alike; each product by its own runs, so that no other product changes its names.
         """
         state, time = self.state, self.time(i)
-        state.run = max(time, state.run + 1)
+        state.run = _later(time, state.run)
         for product, run in list(state.product_runs.items()):
-            self.name_run(i, product, max(time, run + 1))
+            self.name_run(i, product, _later(time, run))
 
     def lose(self, i: int, products: list[str] | None) -> None:
         """Break the runs of products of which the rows do not tell all."""
@@ -212,7 +213,7 @@ class _Pass:
             return
         for product in dict.fromkeys(products):
             run = self.state.product_runs.get(product, self.state.run)
-            self.name_run(i, product, max(self.time(i), run + 1))
+            self.name_run(i, product, _later(self.time(i), run))
 
     def name_run(self, i: int, product: str, run: int) -> None:
         """Give a product a run of its own, or the common one if that has the same name."""
@@ -242,3 +243,8 @@ class _Pass:
         products = self.lines.level2_products[a:b]
         repeated = self.out.repeated[self.lines.level2_lines[a:b]]
         return {product for product, is_repeat in zip(products, repeated, strict=True) if not is_repeat}
+
+
+def _later(time: int, run: int) -> int:
+    """Name the run behind another; the last instant that a column can hold stays the last."""
+    return min(max(time, run + 1), _LAST_TIME)

@@ -20,10 +20,10 @@ import numpy.typing as npt
 import polars as pl
 
 from cbtools.errors import ConfigError, SegmentError
-from cbtools.raw.decode import Tally
 from cbtools.raw.files import Piece, Progress, read_pieces
 from cbtools.raw.piece import Decoded, Decoder, Reject, Wanted, times
 from cbtools.raw.report import RawReport
+from cbtools.raw.rows import Tally
 from cbtools.raw.sequence import NO_TIME, Stream, Tracked
 from cbtools.schema import CHANNELS, SEGMENT, schema
 
