@@ -68,6 +68,11 @@ def _parse(raw: bytes) -> dict[str, Any]:
         raise NotUnderstood("not JSON", error) from None
     if type(parsed) is not dict:
         raise NotUnderstood("not an object")
+    try:  # a line that orjson writes again letter for letter has neither of what orjson passes over
+        if orjson.dumps(parsed) == raw:
+            return parsed
+    except orjson.JSONEncodeError:  # nested deeper than it writes
+        pass
     _check_keys(raw)
     if _MINUS_ZERO.search(raw):  # orjson forgets the sign
         try:

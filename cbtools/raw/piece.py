@@ -176,7 +176,10 @@ class _Work:
 
     def spread(self, values: I64, counts: I64) -> I64:
         """Give each row what holds for its event; numpy's repeat takes ten times as long."""
-        out = np.empty(int(counts.sum()), np.int64)
+        n = int(counts.sum())
+        if (values == values[0]).all():
+            return np.full(n, values[0])
+        out = np.empty(n, np.int64)
         self.kernels.spread(values, counts, out)
         return out
 

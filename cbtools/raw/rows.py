@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final
 
 import orjson
@@ -65,6 +66,7 @@ class Frame:
     tally: Tally
 
 
+@cache
 def known(names: str) -> frozenset[str]:
     """Give the names in a text."""
     return frozenset(names.split())

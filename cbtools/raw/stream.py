@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -151,9 +151,9 @@ class Reading:
         self._count.add_rows(table, frame)
         made = {"line": pl.Series(line + self._first_line)}
         if "connection" in asked:
-            made["connection"] = pl.Series(tracked.connection[line])
+            made["connection"] = pl.Series(_of_lines(tracked.connection, line))
         if "unbroken_since" in asked:
-            since = tracked.unbroken_since[line]
+            since = _of_lines(tracked.unbroken_since, line)
             if tracked.runs:
                 since = _with_own_runs(since, line, frame["product_id"], tracked)
             made["unbroken_since"] = times(since)
@@ -170,6 +170,13 @@ class Reading:
             self._seen_trades = [pl.concat(self._seen_trades)]
         self._count.add_duplicate_trades(trades, fresh)
         return fresh
+
+
+def _of_lines(values: npt.NDArray[Any], line: I64) -> npt.NDArray[Any]:
+    """Give each row its line's value: nearly always one for all, and to fill is quicker than to fetch."""
+    if len(values) and (values == values[0]).all():
+        return np.full(len(line), values[0])
+    return values[line]
 
 
 def _with_own_runs(since: I64, line: I64, product: pl.Series, tracked: Tracked) -> I64:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import re
 from datetime import date
+from functools import lru_cache
 from typing import Any, Final
 
 _NUMBER: Final = re.compile(r"-?([0-9]+)(?:\.([0-9]+))?(?:[eE][+-]?[0-9]+)?", re.ASCII)
 _TIME: Final = re.compile(
-    r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?"
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?"
     r"(?:Z|([+-])([0-9]{2}):([0-9]{2}))",
     re.ASCII,
 )
@@ -51,6 +52,15 @@ def is_long(value: Any) -> bool:
     return len((whole + fraction).lstrip("0")) > 15
 
 
+@lru_cache(maxsize=64)
+def _days(text: str) -> int | None:
+    """Count the days from the epoch to a date; None if the calendar has no such date."""
+    try:
+        return date.fromisoformat(text).toordinal() - _EPOCH_DAY
+    except ValueError:
+        return None
+
+
 def time_ns(value: Any, name: str) -> int | None:
     """Give a time's nanoseconds since the epoch; None for null, the epoch itself and year one's start."""
     if value is None:
@@ -58,20 +68,19 @@ def time_ns(value: Any, name: str) -> int | None:
     match = _TIME.fullmatch(value) if type(value) is str else None
     if match is None:
         raise NotUnderstood("bad time", f"{name}={value!r}")
-    year, month, day, hour, minute, second = (int(text) for text in match.groups()[:6])
-    offset_hour, offset_minute = int(match[9] or 0), int(match[10] or 0)
-    try:
-        days = date(year, month, day).toordinal() - _EPOCH_DAY
-    except ValueError:
-        raise NotUnderstood("bad time", f"{name}={value!r}") from None
+    day, hours, minutes, seconds_text, fraction, sign, offset_hours, offset_minutes = match.groups()
+    days, hour, minute, second = _days(day), int(hours), int(minutes), int(seconds_text)
+    offset_hour, offset_minute = int(offset_hours or 0), int(offset_minutes or 0)
+    if days is None:
+        raise NotUnderstood("bad time", f"{name}={value!r}")
     if hour > 23 or minute > 59 or second > 59 or offset_hour > 23 or offset_minute > 59:
         raise NotUnderstood("bad time", f"{name}={value!r}")
     seconds = ((days * 24 + hour) * 60 + minute) * 60 + second
-    nanoseconds = seconds * 10**9 + int((match[7] or "").ljust(9, "0"))
+    nanoseconds = seconds * 10**9 + int((fraction or "").ljust(9, "0"))
     offset = (offset_hour * 60 + offset_minute) * 60 * 10**9
     if offset == 0 and nanoseconds in (0, _YEAR_ONE_NS):
         return None
-    nanoseconds += offset if match[8] == "-" else -offset
+    nanoseconds += offset if sign == "-" else -offset
     if not -_INT64 < nanoseconds < _INT64:
         raise NotUnderstood("bad time", f"{name}={value!r}")
     return nanoseconds
