@@ -19,7 +19,7 @@ from cbtools.dataset import hive
 from cbtools.schema import SCHEMA_VERSION, Column
 
 ROW_GROUP_BYTES: Final = 48 << 20
-ROW_GROUP_ROWS: Final = 262_144
+ROW_GROUP_ROWS: Final = 131_072
 """A row group has this many rows, or fewer of a wide table: it should fit `ROW_GROUP_BYTES` in memory."""
 
 _FEWEST_ROWS = 8_192

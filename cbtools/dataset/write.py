@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self
@@ -213,7 +215,9 @@ class DatasetWriter:
         if self._state != "open":
             raise DatasetError(f"this writer is {self._state}: there is nothing to finish")
         for draft in self._drafts.values():
-            draft.finish()
+            self._make_folder(draft.folder)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # encoding releases the GIL
+            deque(pool.map(Draft.finish, self._drafts.values()), maxlen=0)
         sync_files(draft.file for draft in self._drafts.values())
         self._state = "finished"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -21,6 +22,8 @@ from cbtools.run.quarantine import Quarantine
 from cbtools.run.report import SegmentReport
 from cbtools.schema import CHANNELS, schema
 
+_BEHIND: Final = 6
+"""How many batches may wait to be written; a row group of several is encoded at once, in bursts."""
 _COUNTED: Final = frozenset({"product_id"})
 _REJECTS: Final = frozenset(schema("rejects"))
 
@@ -160,7 +163,7 @@ def inspect_raw(source: Source, *, progress: bool = False, chunk_bytes: int = CH
 def _write_behind(
     reading: Reading, writers: Mapping[str, DatasetWriter], quarantine: Quarantine, pool: ThreadPoolExecutor
 ) -> None:
-    """Write each batch in the other thread while the next ones are decoded."""
+    """Write batches in the other thread, in order, while the next ones are decoded."""
 
     def write(batch: Batch) -> None:
         for table, frame in batch.tables.items():
@@ -169,13 +172,13 @@ def _write_behind(
             elif table == "rejects":
                 quarantine.write(frame)
 
-    ahead: Future[None] | None = None
+    waiting: deque[Future[None]] = deque()
     for batch in reading:
-        if ahead is not None:
-            ahead.result()
-        ahead = pool.submit(write, batch)
-    if ahead is not None:
-        ahead.result()
+        waiting.append(pool.submit(write, batch))
+        if len(waiting) > _BEHIND:
+            waiting.popleft().result()
+    while waiting:
+        waiting.popleft().result()
 
 
 class _progress_bar:
