@@ -211,7 +211,7 @@ def test_the_segment_of_a_row_is_its_file(recording):
 
 
 def test_a_run_of_its_own_needs_no_product_column(tmp_path, recording):
-    """A line rejected of one product breaks the run of that product alone, also where only runs are asked for."""
+    """A line rejected of one product breaks that product's run alone, also where only runs are asked for."""
     lines = recording[0].read_bytes().splitlines(keepends=True)[:300]
     at = next(k for k in range(150, 300) if b'"update","product_id":"ETH-USD"' in lines[k])
     lines[at] = lines[at].replace(b'"side":"', b'"side":"?', 1)
