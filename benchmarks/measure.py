@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import pyarrow as pa
+
 import cbtools as cb
+
+_SETTLE = 0.3
 
 
 def arguments(text: str | None, megabytes: float = 100, quick: float = 8) -> argparse.Namespace:
@@ -43,11 +48,15 @@ def segment(folder: Path, megabytes: float, products: str | Sequence[str] = "BTC
 def alternate(jobs: Mapping[str, Callable[[], object]], repeat: int) -> dict[str, list[float]]:
     """Time jobs in turn, so that what else the machine does meets all of them; seconds, of each run.
 
-    Each runs once before, for what is done only once.
+    Each runs once before, for what is done only once. Between two runs the allocators get the time to give
+    back what the last one used: else that work would be counted as the next one's.
     """
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     for k in range(repeat + 1):
         for name, job in jobs.items():
+            gc.collect()
+            pa.default_memory_pool().release_unused()
+            time.sleep(_SETTLE)
             start = time.perf_counter()
             job()
             if k:

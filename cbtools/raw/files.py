@@ -11,7 +11,12 @@ from glob import glob
 from pathlib import Path
 from typing import IO, Any, Final, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from cbtools.errors import SegmentError
+
+Buffer = npt.NDArray[np.uint8]
 
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 """A segment, a glob pattern, a folder of segments, or a list of these."""
@@ -21,6 +26,7 @@ PADDING: Final = 64
 """Newlines behind the bytes of a piece, as the scanner needs them."""
 
 _MAGIC: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+_NEWLINE: Final = 10
 _STEP: Final = 16_384
 
 
@@ -32,7 +38,7 @@ class Piece:
     """
 
     segment: str
-    buffer: bytearray
+    buffer: Buffer
     size: int
     offset: int
     last: bool = False
@@ -160,7 +166,7 @@ def _open(path: Path) -> Iterator[_Opened]:
 
 
 def read_pieces(
-    path: Path, piece_bytes: int, progress: Progress | None = None, spare: deque[bytearray] | None = None
+    path: Path, piece_bytes: int, progress: Progress | None = None, spare: deque[Buffer] | None = None
 ) -> Iterator[Piece]:
     """Cut a segment into pieces of whole lines, each of about so many bytes, or of one longer line.
 
@@ -172,7 +178,7 @@ def read_pieces(
         How much to read for a piece, bytes.
     progress : callable, optional
         Told after each piece how many bytes of the file were read since the last.
-    spare : deque of bytearray, optional
+    spare : deque of numpy.ndarray, optional
         Buffers of pieces that are done with, to be used again: fresh memory costs as much as decoding.
 
     Yields
@@ -199,34 +205,48 @@ def read_pieces(
         raise SegmentError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _pieces(opened: _Opened, name: str, piece_bytes: int, spare: deque[bytearray]) -> Iterator[Piece]:
-    offset, carried, at_end, damage = 0, b"", False, ""
+def _pieces(opened: _Opened, name: str, piece_bytes: int, spare: deque[Buffer]) -> Iterator[Piece]:
+    offset, carried, at_end, damage = 0, np.empty(0, np.uint8), False, ""
     while not at_end:
         filled, wanted, cut = len(carried), piece_bytes, 0
-        buffer = spare.popleft() if spare else bytearray(filled + piece_bytes + PADDING)
-        _make_room(buffer, filled)
+        buffer = _with_room(spare.popleft() if spare else carried, 0, filled + piece_bytes)
         buffer[:filled] = carried
         while not cut and not at_end:
             start, goal = filled, filled + wanted
-            _make_room(buffer, goal)
+            buffer = _with_room(buffer, filled, goal)
             filled, at_end, damage = _fill(opened, buffer, filled, goal)
-            cut = buffer.rfind(b"\n", start, filled) + 1
+            cut = _behind_last_newline(buffer, start, filled)
             wanted *= 2  # one line longer than the piece: read on, ever more of it
         size = filled if at_end else cut
-        carried = bytes(memoryview(buffer)[size:filled])
-        buffer[size : size + PADDING] = b"\n" * PADDING
+        carried = buffer[size:filled].copy()
+        buffer[size : size + PADDING] = _NEWLINE
         yield Piece(name, buffer, size, offset, at_end, damage)
         offset += size
 
 
-def _make_room(buffer: bytearray, size: int) -> None:
-    if size + PADDING > len(buffer):
-        buffer.extend(bytes(size + PADDING - len(buffer)))
+def _with_room(buffer: Buffer, filled: int, size: int) -> Buffer:
+    """Give a buffer with room for so many bytes and the padding: this one, or a larger with what it holds."""
+    if size + PADDING <= len(buffer):
+        return buffer
+    larger = np.empty(size + PADDING, np.uint8)
+    larger[:filled] = buffer[:filled]
+    return larger
 
 
-def _fill(opened: _Opened, buffer: bytearray, filled: int, goal: int) -> tuple[int, bool, str]:
+def _behind_last_newline(buffer: Buffer, start: int, end: int) -> int:
+    """Find where the last line ends, or 0; from the end on in small steps, since it is nearly always there."""
+    while start < end:
+        low = max(start, end - _STEP)
+        found = buffer[low:end].tobytes().rfind(b"\n")
+        if found >= 0:
+            return low + found + 1
+        end = low
+    return 0
+
+
+def _fill(opened: _Opened, buffer: Buffer, filled: int, goal: int) -> tuple[int, bool, str]:
     """Read up to the goal; the values: how far, whether the end was met, and what damage ended it."""
-    with memoryview(buffer) as view:
+    with buffer.data as view:
         while filled < goal:
             try:
                 read = opened.stream.readinto(view[filled:goal])

@@ -123,14 +123,13 @@ class _Work:
 
     def usual_lines(self) -> I64:
         """Run the kernel over the piece; the headers of all lines, as in its ``Sheets.lines``."""
-        buffer = np.frombuffer(self.piece.buffer, np.uint8)
         # the last: a channel not known, for the definition to refuse
         want = np.array([*(self.wants(table) for table in CHANNELS[:-1]), self.wanted.whole], np.uint8)
         headers = [np.empty((6, 0), np.int64)]
         start = first = 0
         while start < self.piece.size:
             start, n, events, rows = self.kernels.decode_lines(
-                buffer, start, self.piece.size, want, self.sheets
+                self.piece.buffer, start, self.piece.size, want, self.sheets
             )
             headers.append(self.sheets.lines[:, :n].copy())
             self.take(self.sheets.events[:, :events], first, *rows)
@@ -202,9 +201,8 @@ class _Work:
         """Ask the definition for the lines that the kernel left."""
         starts = headers[self.kernels.OFFSET]
         ends = np.append(starts[1:], self.piece.size)
-        view = memoryview(self.piece.buffer)
         for i in np.flatnonzero(~self.lines.framed).tolist():
-            raw = bytes(view[int(starts[i]) : int(ends[i])]).removesuffix(b"\n")
+            raw = self.piece.buffer[starts[i] : ends[i]].tobytes().removesuffix(b"\n")
             try:
                 frame = decode_line(raw)
             except NotUnderstood as reason:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import polars as pl
 
 from cbtools.errors import ConfigError, SegmentError
-from cbtools.raw.files import Piece, Progress, read_pieces
+from cbtools.raw.files import Buffer, Piece, Progress, read_pieces
 from cbtools.raw.piece import Decoded, Decoder, Reject, Wanted, times
 from cbtools.raw.report import RawReport
 from cbtools.raw.rows import Tally
@@ -76,7 +76,7 @@ class Reading:
         self._paths, self._progress, self._strict = paths, progress, strict
         self._threads = os.cpu_count() or 1
         self._piece_bytes = max(1, chunk_bytes // _PIECES)
-        self._spare: deque[bytearray] = deque()
+        self._spare: deque[Buffer] = deque()
         self._stream = Stream()
         self._seen_trades: list[pl.DataFrame] = []
         self._segment, self._first_line = "", 1
