@@ -234,7 +234,7 @@ def _with_room(buffer: Buffer, filled: int, size: int) -> Buffer:
 
 
 def _behind_last_newline(buffer: Buffer, start: int, end: int) -> int:
-    """Find where the last line ends, or 0; from the end on in small steps, since it is nearly always there."""
+    """Find where the last line ends, or 0; from the end on in small steps: it is nearly always there."""
     while start < end:
         low = max(start, end - _STEP)
         found = buffer[low:end].tobytes().rfind(b"\n")
