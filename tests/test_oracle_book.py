@@ -296,6 +296,7 @@ def test_sums_go_from_the_best_outwards():
 def test_the_edge_of_a_band_is_within_it():
     rows = rebuild(snapshot(0, *BOTH), bands_bps=(100, 99.99, 0))
     assert of(rows, "bid_depth_100bps", "bid_depth_99.99bps", "bid_depth_0bps") == [(1.0, 0.0, 0.0)]
+    assert of(rows, "ask_depth_100bps", "ask_depth_99.99bps", "ask_depth_0bps") == [(3.0, 0.0, 0.0)]
 
 
 def test_a_gap_unproves_until_the_next_snapshot():
@@ -315,6 +316,17 @@ def test_a_gap_unproves_until_the_next_snapshot():
 def test_a_run_that_comes_back_is_proven_again():
     rows = rebuild(snapshot(0, *BOTH), frame(1, bid(1.0), unbroken_since=0), frame(2, bid(2.0)))
     assert states(rows) == ["ok", "unproven", "ok"]
+
+
+def test_numbers_of_another_run_are_not_compared():
+    """A connection in between counts anew; what the first one's numbers prove, they still prove."""
+    rows = rebuild(
+        snapshot(7, *BOTH),
+        frame(8, bid(1.0)),
+        frame(2, bid(2.0), unbroken_since=NOON + 9),
+        frame(9, bid(2.0)),
+    )
+    assert states(rows) == ["ok", "ok", "unproven", "ok"]
 
 
 def test_another_product_s_gap_is_none():
