@@ -9,6 +9,8 @@ from cbtools.schema import describe as describe
 from cbtools.raw.scan import RawTables as RawTables
 from cbtools.raw.scan import read_raw as read_raw
 from cbtools.raw.scan import scan_raw as scan_raw
+from cbtools.book import BookState as BookState
+from cbtools.book import rebuild_book as rebuild_book
 from cbtools.dataset import scan_dataset as scan_dataset
 from cbtools.dataset import write_dataset as write_dataset
 from cbtools.raw.report import RawReport as RawReport

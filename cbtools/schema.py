@@ -6,7 +6,7 @@ be written.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -21,6 +21,7 @@ SCHEMA_VERSION: Final = 1
 TIME: Final = pl.Datetime("ns", "UTC")
 SIDE: Final = pl.Enum(["bid", "ask"])
 TRADE_SIDE: Final = pl.Enum(["buy", "sell"])
+BOOK_STATE: Final = pl.Enum(["ok", "unproven", "crossed", "one_sided", "empty"])
 TEXTS: Final = pl.List(pl.String)
 
 
@@ -167,6 +168,89 @@ _REJECTS = (
     Column("raw", pl.Binary, "", "the line's bytes, without its newline"),
 )
 
+BOOK_DEPTH: Final = 10
+"""Levels of a side that the ``book`` table shows by default."""
+
+
+def book_columns(depth: int = BOOK_DEPTH, bands_bps: Sequence[float] = ()) -> tuple[Column, ...]:
+    """Give the columns of the ``book`` table for so many levels and these bands.
+
+    Parameters
+    ----------
+    depth : int
+        Levels of a side.
+    bands_bps : sequence of float
+        Distances from mid, basis points.
+
+    Returns
+    -------
+    tuple of Column
+        In the table's order.
+
+    Examples
+    --------
+    >>> [column.name for column in book_columns(depth=1, bands_bps=[5])][6:]
+    ['bid_price_1', 'bid_size_1', 'ask_price_1', 'ask_size_1', 'n_bids', 'n_asks', 'book_state', \
+'proven_since', 'bid_depth_5bps', 'ask_depth_5bps', 'imbalance_5bps']
+    """
+    levels = [
+        kind(f"{side}_{what}_{k}", f"{what} of the {_nth(k)}best {side}", f"fewer than {k} {side}s")
+        for side in ("bid", "ask")
+        for what, kind in (("price", _quote), ("size", _base))
+        for k in range(1, depth + 1)
+    ]
+    bands = [column for band in bands_bps for column in _band(f"{band:g}bps", f"{band:g} bps")]
+    return (
+        _PRODUCT,
+        *FRAME,
+        *levels,
+        Column("n_bids", pl.Int32, "levels", "bid levels in the whole book"),
+        Column("n_asks", pl.Int32, "levels", "ask levels in the whole book"),
+        Column(
+            "book_state",
+            BOOK_STATE,
+            "",
+            "unproven: frames are missing since the snapshot that the book rests on; crossed: best bid >= "
+            "best ask; one_sided: no bids or no asks; empty: neither",
+        ),
+        Column(
+            "proven_since",
+            TIME,
+            "ns UTC",
+            "which snapshot the book rests on, named by its receipt: between two rows of a product that "
+            "agree in it, the book was only updated",
+            "book_state is unproven",
+        ),
+        *bands,
+    )
+
+
+_ENDINGS: Final = {1: "st", 2: "nd", 3: "rd"}
+
+
+def _nth(k: int) -> str:
+    return (
+        ""
+        if k == 1
+        else f"{k}{('th', 'st', 'nd', 'rd')[k % 10 if k % 10 < 4 and k % 100 // 10 != 1 else 0]} "
+    )
+
+
+def _band(name: str, distance: str) -> tuple[Column, ...]:
+    null = "book_state is not ok"
+    return (
+        _base(f"bid_depth_{name}", f"size of all bids within {distance} of mid", null),
+        _base(f"ask_depth_{name}", f"size of all asks within {distance} of mid", null),
+        Column(
+            f"imbalance_{name}",
+            pl.Float64,
+            "",
+            "(bid - ask) / (bid + ask) of these",
+            f"{null}, or both are 0",
+        ),
+    )
+
+
 TABLES: Final[Mapping[str, tuple[Column, ...]]] = MappingProxyType(
     {
         "level2": _LEVEL2,
@@ -180,11 +264,15 @@ TABLES: Final[Mapping[str, tuple[Column, ...]]] = MappingProxyType(
         "errors": _ERRORS,
         "gaps": _GAPS,
         "rejects": _REJECTS,
+        "book": book_columns(),
     }
 )
-"""Table name → its columns, in order."""
+"""Table name → its columns, in order; of ``book`` those for the usual depth."""
 
-CHANNELS: Final = tuple(name for name in TABLES if name not in ("gaps", "rejects"))
+RAW: Final = tuple(name for name in TABLES if name != "book")
+"""The tables that are read from raw segments."""
+
+CHANNELS: Final = tuple(name for name in RAW if name not in ("gaps", "rejects"))
 """The tables whose rows are messages: what `scan_raw` takes as a channel."""
 
 SEGMENT: Final = Column("segment", pl.String, "", "file name of the segment, without its endings")

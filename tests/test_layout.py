@@ -19,8 +19,8 @@ def _package(name: str, *files: str) -> list[str]:
 # The table of contents, in the order of the data flow. A package's __init__ hands its names out, and so
 # stands below them; that of the kernels holds their policy.
 ORDER = [
-    *("errors", "schema", "lazy"),
-    *_package("_kernels", "__init__", "decode"),
+    *("errors", "schema", "lazy", "durable"),
+    *_package("_kernels", "__init__", "decode", "book"),
     *_package(
         "raw",
         "files",
@@ -36,6 +36,7 @@ ORDER = [
         "scan",
         "__init__",
     ),
+    *_package("book", "ladder", "messages", "runs", "rebuilder", "effect", "state", "rebuild", "__init__"),
     *_package(
         "dataset", "hive", "order", "parquet", "split", "draft", "written", "scan", "write", "__init__"
     ),

@@ -242,8 +242,8 @@ def test_every_row_has_the_columns_of_its_table():
         wire.error(),
         b"",
     ).rows
-    assert set(rows) == set(schema.TABLES)
-    for table, columns in schema.TABLES.items():
+    assert set(rows) == set(schema.RAW)
+    for table, columns in schema.RAW.items():
         assert rows[table], table
         for row in rows[table]:
             assert set(row) == {column.name for column in columns} | {"segment_index"}

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections import deque
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,7 +21,6 @@ ROW_GROUP_ROWS: Final = 131_072
 _FEWEST_ROWS = 8_192
 _TEXT_BYTES = 32  # what a text or list is taken to need, in a row
 _DICTIONARY_BYTES = 256 << 10  # 32 thousand numbers; more are as small and three times as fast without
-_SYNCS = 8
 
 
 def encoding(dtype: pl.DataType) -> str:
@@ -160,29 +155,3 @@ def _arrow(frame: pl.DataFrame) -> Any:
 
 def _leaf(name: str, dtype: pl.DataType) -> str:
     return f"{name}.list.element" if isinstance(dtype, pl.List) else name
-
-
-def sync_files(paths: Iterable[Path]) -> None:
-    """Have files on the disk; one waits for it, so side by side."""
-    with ThreadPoolExecutor(_SYNCS) as pool:
-        deque(pool.map(lambda path: _sync(path, os.O_RDWR), paths), maxlen=0)
-
-
-def sync_folders(paths: Iterable[Path]) -> None:
-    """Have the names in folders on the disk; a folder that was empty may be gone."""
-
-    def one(path: Path) -> None:
-        with suppress(FileNotFoundError):
-            _sync(path, os.O_RDONLY)
-
-    if os.name != "nt":  # Windows knows no such thing
-        with ThreadPoolExecutor(_SYNCS) as pool:
-            deque(pool.map(one, paths), maxlen=0)
-
-
-def _sync(path: Path, way: int) -> None:
-    descriptor = os.open(path, way)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -15,7 +15,7 @@ from cbtools.dataset import hive
 from cbtools.dataset.parquet import partition_dtypes
 from cbtools.dataset.split import DERIVED_DTYPES
 from cbtools.errors import DatasetError, unknown_name
-from cbtools.schema import SEGMENT, TABLES, schema
+from cbtools.schema import RAW, SEGMENT, schema
 
 FOOTERS: Final = 256
 """How many footers a scan reads to learn the columns, at about 0.1 ms each."""
@@ -97,7 +97,7 @@ def scan_dataset(
     folder = hive.dataset_root(root, table)
     files = _find(folder, Path(root), table)
     by = _partition_columns(folder, files)
-    declared = dict(schema(table)) if table is not None and table in TABLES else {}
+    declared = dict(schema(table)) if table is not None and table in RAW else {}  # a book has its own depth
     read = files if footers == "all" else _sample(files)
     inside = _columns(declared, by, read)
     if columns is not None and len(read) < len(files) and not set(columns) <= {*by, *inside}:

@@ -16,8 +16,9 @@ import polars as pl
 from cbtools import schema as tables
 from cbtools.dataset import hive, split
 from cbtools.dataset.draft import Draft, Plan
-from cbtools.dataset.parquet import footer, sync_files, sync_folders
+from cbtools.dataset.parquet import footer
 from cbtools.dataset.written import Part, Written
+from cbtools.durable import sync_files, sync_folders
 from cbtools.errors import ConfigError, DatasetError
 from cbtools.schema import Column
 

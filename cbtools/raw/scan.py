@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import polars as pl
 
 from cbtools.errors import ConfigError, unknown_name
 from cbtools.lazy import source as lazy_source
+from cbtools.lazy import values_of
 from cbtools.raw.files import Source, find_segments
 from cbtools.raw.piece import Wanted
 from cbtools.raw.report import RawReport
+from cbtools.raw.sequence import Stream
 from cbtools.raw.stream import CHUNK_BYTES, Reading, check_chunk
-from cbtools.schema import CHANNELS, SEGMENT, TABLES, schema
+from cbtools.schema import CHANNELS, RAW, SEGMENT, schema
 
 Channel = Literal[
     "level2",
@@ -30,6 +30,15 @@ Channel = Literal[
     "errors",
 ]
 
+
+class Start(Protocol):
+    """What has a stream to go on from: a `cbtools.BookState`."""
+
+    @property
+    def stream(self) -> Stream:
+        """The state of the stream."""
+
+
 _MOST_PRODUCTS = 1000
 """More than so many names are not looked for while decoding, but filtered afterwards."""
 
@@ -40,6 +49,7 @@ def scan_raw(
     *,
     products: Collection[str] | None = None,
     segment: bool = False,
+    start: Start | None = None,
     chunk_bytes: int = CHUNK_BYTES,
 ) -> pl.LazyFrame:
     """Scan one channel of raw segments lazily.
@@ -61,6 +71,9 @@ def scan_raw(
         Only rows of these products.
     segment : bool
         Add the column ``segment``: the name of the file that the row's ``line`` counts in.
+    start : BookState, optional
+        The state before the first line: its connection goes on where the state ended, if the numbers of the
+        frames say so. For a segment that starts in mid-connection.
     chunk_bytes : int
         About how much of a file is held at a time, bytes. It does not change the result.
 
@@ -72,7 +85,7 @@ def scan_raw(
     Raises
     ------
     ConfigError
-        If there is no such channel, or chunk_bytes is below 1.
+        If there is no such channel, start is no state, or chunk_bytes is below 1.
     SegmentError
         If the source names no file (at once), or a file cannot be read (when the query runs).
 
@@ -88,18 +101,19 @@ def scan_raw(
     paths = find_segments(source)
     wanted_products = _checked(products)
     check_chunk(chunk_bytes)
+    stream = stream_of(start)
     columns = _with_segment(channel, segment)
 
     def batches(names: list[str], predicate: pl.Expr | None) -> Iterator[pl.DataFrame]:
         chosen = wanted_products
         if predicate is not None and "product_id" in columns:
-            ruled_in = products_of(predicate)
+            ruled_in = values_of(predicate, "product_id")
             if ruled_in is not None:
                 chosen = tuple(ruled_in if chosen is None else ruled_in & set(chosen))
         late = chosen is not None and len(chosen) > _MOST_PRODUCTS
         asked = frozenset(names) | ({"product_id"} if late else set())
         wanted = Wanted({channel: asked}, None if late else chosen)
-        for batch in Reading(paths, wanted, chunk_bytes=chunk_bytes):
+        for batch in Reading(paths, wanted, chunk_bytes=chunk_bytes, start=stream):
             frame = batch.tables.get(channel)
             if frame is not None:
                 yield frame.filter(pl.col("product_id").is_in(chosen or ())) if late else frame
@@ -132,7 +146,12 @@ class RawTables:
 
 
 def read_raw(
-    source: Source, *, segment: bool = False, strict: bool = False, chunk_bytes: int = CHUNK_BYTES
+    source: Source,
+    *,
+    segment: bool = False,
+    start: Start | None = None,
+    strict: bool = False,
+    chunk_bytes: int = CHUNK_BYTES,
 ) -> RawTables:
     """Read all channels of raw segments in one pass.
 
@@ -142,6 +161,8 @@ def read_raw(
         As in `scan_raw`.
     segment : bool
         Add the column ``segment`` to every table: the name of the file that the row's ``line`` counts in.
+    start : BookState, optional
+        The state before the first line, as in `scan_raw`.
     strict : bool
         Raise at the first line that is not understood, where it would else become a row of ``rejects``.
     chunk_bytes : int
@@ -150,10 +171,12 @@ def read_raw(
     Returns
     -------
     RawTables
-        A frame for each table in `cbtools.schema.TABLES`, and ``report``.
+        A frame for each table in `cbtools.schema.RAW`, and ``report``.
 
     Raises
     ------
+    ConfigError
+        If start is no state, or chunk_bytes is below 1.
     SegmentError
         If the source names no file, a file cannot be read, or (strict) a line is not understood.
 
@@ -164,9 +187,11 @@ def read_raw(
     >>> tables.gaps.columns
     ['connection', 'expected', 'got', 'capture_time', 'line', 'products']
     """
-    wanted = Wanted({table: frozenset(_with_segment(table, segment)) for table in TABLES}, whole=True)
-    reading = Reading(find_segments(source), wanted, chunk_bytes=chunk_bytes, strict=strict)
-    frames = {table: [pl.DataFrame(schema=_with_segment(table, segment))] for table in TABLES}
+    wanted = Wanted({table: frozenset(_with_segment(table, segment)) for table in RAW}, whole=True)
+    reading = Reading(
+        find_segments(source), wanted, chunk_bytes=chunk_bytes, strict=strict, start=stream_of(start)
+    )
+    frames = {table: [pl.DataFrame(schema=_with_segment(table, segment))] for table in RAW}
     for batch in reading:
         for table, frame in batch.tables.items():
             frames[table].append(frame)
@@ -179,57 +204,17 @@ def _with_segment(table: str, segment: bool) -> pl.Schema:
     return pl.Schema({**schema(table), SEGMENT.name: SEGMENT.dtype}) if segment else schema(table)
 
 
+def stream_of(start: Start | None) -> Stream | None:
+    """Give the stream to start from, or refuse what has none."""
+    stream = None if start is None else getattr(start, "stream", start)
+    if stream is not None and not isinstance(stream, Stream):
+        raise ConfigError(f"start must be a BookState, not {start!r}")
+    return stream
+
+
 def _checked(products: Collection[str] | None) -> tuple[str, ...] | None:
     if products is None:
         return None
     if isinstance(products, str) or not all(isinstance(product, str) for product in products):
         raise ConfigError(f"products must be a list of product ids, e.g. ['BTC-USD'], not {products!r}")
     return tuple(dict.fromkeys(products))
-
-
-def products_of(predicate: pl.Expr) -> set[str] | None:
-    """Tell to which products a predicate limits the rows, where that can be read from it for sure.
-
-    Read are conjunctions that hold ``product_id == "..."``, an ``is_in`` of literals, or a disjunction of
-    such; anything else limits nothing, and is left to the filter, which is always applied.
-    """
-    try:
-        tree = json.loads(predicate.meta.serialize(format="json"))
-    except (ValueError, pl.exceptions.PolarsError):
-        return None
-    return _products_in(tree)
-
-
-def _products_in(node: Any) -> set[str] | None:
-    match node:
-        case {"BinaryExpr": {"left": left, "op": "And" | "LogicalAnd", "right": right}}:
-            a, b = _products_in(left), _products_in(right)
-            return a & b if a is not None and b is not None else b if a is None else a
-        case {"BinaryExpr": {"left": left, "op": "Or" | "LogicalOr", "right": right}}:
-            a, b = _products_in(left), _products_in(right)
-            return a | b if a is not None and b is not None else None
-        case {"BinaryExpr": {"left": {"Column": "product_id"}, "op": "Eq", "right": {"Literal": literal}}}:
-            return _text_of(literal)
-        case {"BinaryExpr": {"left": {"Literal": literal}, "op": "Eq", "right": {"Column": "product_id"}}}:
-            return _text_of(literal)
-        case {
-            "Function": {"input": [{"Column": "product_id"}, literal], "function": {"Boolean": {"IsIn": _}}}
-        }:
-            return _texts_of(literal)
-    return None
-
-
-def _texts_of(literal: Any) -> set[str] | None:
-    """Give the texts of a literal list; it is serialised in a form that only Polars reads."""
-    expression = pl.Expr.deserialize(io.StringIO(json.dumps(literal)), format="json")
-    if not expression.meta.is_literal():
-        return None
-    values = pl.select(expression).to_series().explode().to_list()
-    return set(values) if all(isinstance(value, str) for value in values) else None
-
-
-def _text_of(literal: Any) -> set[str] | None:
-    match literal:
-        case {"Scalar": {"String": text}} | {"Dyn": {"Str": text}} if isinstance(text, str):
-            return {text}
-    return None

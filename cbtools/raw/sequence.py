@@ -9,8 +9,9 @@ channel's frames have holes of their own.)
 from __future__ import annotations
 
 from collections import deque
+from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -63,29 +64,113 @@ class Tracked:
     gaps: list[tuple[int, int, int, int, int, list[str]]] = field(default_factory=list)
 
 
+class Run(NamedTuple):
+    """An unbroken run of frames, by its name; and how the name comes about, so that streams can be joined.
+
+    Every break names the run behind it by the time of its line, but always later than the run before, so
+    that two are never alike. After ``breaks`` of them the name is ``max(floor, first name + breaks)``:
+    `after` tells it for another first name.
+    """
+
+    name: int = 0
+    breaks: int = 0
+    floor: int = NO_TIME
+
+    def broken(self, time: int) -> Run:
+        """Give the run behind a break."""
+        return Run(_later(time, self.name), self.breaks + 1, _later(time, self.floor))
+
+    def after(self, first: Run) -> Run:
+        """Give the same run in a stream in which its first run is this one."""
+        if not self.breaks:
+            return first
+        floor = max(self.floor, first.floor + self.breaks) if first.breaks else self.floor
+        return Run(
+            min(max(self.floor, first.name + self.breaks), _LAST_TIME), first.breaks + self.breaks, floor
+        )
+
+
 @dataclass
 class Stream:
-    """The state of the stream between two lines."""
+    """The state of the stream between two lines; streams that follow each other can be joined by `then`."""
 
     connection: int = 1
     last: int = NO_NUMBER
+    last_time: int = NO_TIME
+    """Receipt of the last frame."""
+    first: int = NO_NUMBER
+    first_time: int = NO_TIME
+    """Receipt of the first frame that has a number."""
     started: bool = False
+    origin: int = 0
+    """Name of the run that the first frame began."""
+    lost_first: bool = False
+    """A line was lost before the first frame."""
     pending: bool = False
     """A line was lost of which the next number will tell whether it was a frame."""
-    run: int = 0
-    """Name of the run that all products are in but those of ``product_runs``."""
-    product_runs: dict[str, int] = field(default_factory=dict)
+    run: Run = field(default_factory=Run)
+    """That of all products but those of ``product_runs``."""
+    product_runs: dict[str, Run] = field(default_factory=dict)
     products: set[str] = field(default_factory=set)
     """Those with level2 rows on this connection."""
     recent: deque[tuple[int, int, int]] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
 
     def lost_line(self) -> None:
         """Note a line of which nothing can be read: the next number will tell whether it was a frame."""
-        self.pending = self.started
+        self.pending = True
 
     def track(self, lines: Lines, first_line: int) -> Tracked:
         """Follow the stream through a piece, whose first line has this number in its segment."""
         return _Pass(self, lines, first_line).run()
+
+    def run_of(self, product: str) -> Run:
+        """Give the run that a product is in."""
+        return self.product_runs.get(product, self.run)
+
+    def copy(self) -> Stream:
+        """Give a stream of its own, to be tracked on."""
+        return deepcopy(self)
+
+    def continued_by(self, other: Stream) -> bool:
+        """Tell whether the other stream's first frame is the one due here, so that none is missing."""
+        if other.first == NO_NUMBER or self.last == NO_NUMBER:
+            return not self.pending and not other.lost_first
+        return other.first == self.last + 1
+
+    def then(self, other: Stream) -> Stream:
+        """Give the stream of this one's lines and then the other's, which was tracked on its own.
+
+        A stream that begins with repeats of frames of this one counts as a new connection.
+        """
+        if not other.started or not self.started:
+            joined = (other if other.started else self).copy()
+            joined.lost_first = self.lost_first if self.started else self.pending or other.lost_first
+            joined.pending = other.pending or (self.pending and not other.started)
+            return joined
+        joined, breaks = other.copy(), not self.continued_by(other)
+        reconnected = NO_NUMBER < other.first <= self.last
+        if other.connection == 1 and not reconnected:
+            joined.products = self.products | other.products
+            joined.recent = deque((*self.recent, *other.recent), maxlen=_REMEMBERED)
+        joined.connection = self.connection + other.connection - 1 + reconnected
+        joined.first, joined.first_time = self.first, self.first_time
+        if self.first == NO_NUMBER:
+            joined.first, joined.first_time = other.first, other.first_time
+        if other.last == NO_NUMBER:
+            joined.last = self.last
+        if other.last_time == NO_TIME:
+            joined.last_time = self.last_time
+        joined.lost_first, joined.origin = self.lost_first, self.origin
+
+        def run(product: str | None) -> Run:
+            mine = self.run if product is None else self.run_of(product)
+            others = other.run if product is None else other.run_of(product)
+            return others.after(mine.broken(other.first_time) if breaks else mine)
+
+        joined.run = run(None)
+        own = self.product_runs | other.product_runs
+        joined.product_runs = {product: run(product) for product in own}
+        return joined
 
 
 class _Pass:
@@ -98,7 +183,7 @@ class _Pass:
             np.empty(n, np.int32),
             np.zeros(n, np.bool_),
             np.empty(n, np.int64),
-            [(0, product, run) for product, run in state.product_runs.items()],
+            [(0, name, run.name) for name, run in state.product_runs.items() if run.name != state.run.name],
         )
         self.connection_start = 0
         self.numbered = np.flatnonzero(lines.framed & (lines.sequence_num != NO_NUMBER))
@@ -118,7 +203,7 @@ class _Pass:
                 end = i + 1
                 self.step(i)
             self.out.connection[i:end] = state.connection
-            self.out.unbroken_since[i:end] = state.run
+            self.out.unbroken_since[i:end] = state.run.name
             i = end
         state.products.update(self.products_from(self.connection_start, len(self.lines)))
         return self.out
@@ -143,6 +228,7 @@ class _Pass:
                     strict=True,
                 )
             )
+        self.note_time(end - 1)
         return True
 
     def step(self, i: int) -> None:
@@ -152,9 +238,10 @@ class _Pass:
             state.lost_line()
             return
         if not state.started:
-            state.started = True
             time = self.time(i)
-            state.run = 0 if time == NO_TIME else time
+            state.origin = 0 if time == NO_TIME else time
+            state.run = Run(state.origin)
+            state.started, state.lost_first, state.pending = True, state.pending, False
         number = int(lines.sequence_num[i])
         if number == NO_NUMBER:
             if state.pending and (lines.level2[i] or state.last == NO_NUMBER):
@@ -163,6 +250,7 @@ class _Pass:
         elif not self.numbered_step(i, number):
             self.out.repeated[i] = True
             return
+        self.note_time(i)
         if i in lines.lost_products:
             self.lose(i, lines.lost_products[i])
 
@@ -171,6 +259,7 @@ class _Pass:
         state = self.state
         frame = (number, int(self.lines.server_time[i]), int(self.lines.channel[i]))
         if state.last == NO_NUMBER:
+            state.first, state.first_time = number, self.time(i)
             if state.pending:
                 self.new_run(i)
         elif number > state.last + 1:
@@ -195,16 +284,19 @@ class _Pass:
         capture = int(self.lines.capture_time[i])
         return capture if capture != NO_TIME else int(self.lines.server_time[i])
 
+    def note_time(self, i: int) -> None:
+        time = self.time(i)
+        self.state.last_time = time if time != NO_TIME else self.state.last_time
+
     def new_run(self, i: int) -> None:
         """Break the runs of all products at a line.
 
-        A run is named by the time of the line, but always later than the run before, so that two are never
-        alike; each product by its own runs, so that no other product changes its names.
+        Each product's run is named by its own runs, so that no other product changes its names.
         """
         state, time = self.state, self.time(i)
-        state.run = _later(time, state.run)
-        for product, run in list(state.product_runs.items()):
-            self.name_run(i, product, _later(time, run))
+        state.run = state.run.broken(time)
+        for product, run in state.product_runs.items():
+            self.name_run(i, product, run.broken(time))
 
     def lose(self, i: int, products: list[str] | None) -> None:
         """Break the runs of products of which the rows do not tell all."""
@@ -212,17 +304,12 @@ class _Pass:
             self.new_run(i)
             return
         for product in dict.fromkeys(products):
-            run = self.state.product_runs.get(product, self.state.run)
-            self.name_run(i, product, _later(self.time(i), run))
+            self.name_run(i, product, self.state.run_of(product).broken(self.time(i)))
 
-    def name_run(self, i: int, product: str, run: int) -> None:
-        """Give a product a run of its own, or the common one if that has the same name."""
-        if run == self.state.run:
-            self.state.product_runs.pop(product, None)
-            self.out.runs.append((i, product, None))
-        else:
-            self.state.product_runs[product] = run
-            self.out.runs.append((i, product, run))
+    def name_run(self, i: int, product: str, run: Run) -> None:
+        """Give a product a run of its own; where it is named like the common one, the rows need not know."""
+        self.state.product_runs[product] = run
+        self.out.runs.append((i, product, None if run.name == self.state.run.name else run.name))
 
     def gap(self, i: int, expected: int, got: int) -> None:
         products = self.state.products | self.products_from(self.connection_start, i)

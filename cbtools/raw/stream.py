@@ -53,7 +53,10 @@ def check_chunk(chunk_bytes: int) -> None:
 
 
 class Reading:
-    """One pass over segments: iterate over it for the batches; then `report` tells what was found."""
+    """One pass over segments: iterate over it for the batches; then `report` tells what was found.
+
+    ``start`` is the stream that the segments continue; `stream` what has become of it.
+    """
 
     def __init__(
         self,
@@ -63,6 +66,7 @@ class Reading:
         chunk_bytes: int = CHUNK_BYTES,
         progress: Progress | None = None,
         strict: bool = False,
+        start: Stream | None = None,
     ) -> None:
         check_chunk(chunk_bytes)
         columns = {table: names for table, names in wanted.columns.items() if table in CHANNELS}
@@ -77,7 +81,8 @@ class Reading:
         self._threads = os.cpu_count() or 1
         self._piece_bytes = max(1, chunk_bytes // _PIECES)
         self._spare: deque[Buffer] = deque()
-        self._stream = Stream()
+        self.stream = Stream() if start is None else start.copy()
+        self._first_connection = 0
         self._seen_trades: list[pl.DataFrame] = []
         self._segment, self._first_line = "", 1
         self._count = _Counts()
@@ -100,7 +105,8 @@ class Reading:
     @property
     def report(self) -> RawReport:
         """What was found so far."""
-        return self._count.report(self._stream.connection if self._stream.started else 0)
+        first = self._first_connection
+        return self._count.report(self.stream.connection - first + 1 if first else 0)
 
     def _pieces(self) -> Iterator[Piece]:
         for path in self._paths:
@@ -114,7 +120,9 @@ class Reading:
             self._count.start_segment(piece.segment)
         if self._strict and decoded.rejects:
             raise self._refusal(decoded.rejects[0])
-        tracked = self._stream.track(decoded.lines, self._first_line)
+        tracked = self.stream.track(decoded.lines, self._first_line)
+        if not self._first_connection and decoded.lines.framed.any():
+            self._first_connection = int(tracked.connection[np.argmax(decoded.lines.framed)])
         self._count.add_lines(decoded, tracked)
         tables = {table: self._finish(table, frame, tracked) for table, frame in decoded.tables.items()}
         if "gaps" in self._asked and tracked.gaps:
@@ -127,7 +135,7 @@ class Reading:
                 tables[table] = frame.with_columns(pl.lit(self._segment).alias(SEGMENT.name))
         self._first_line += len(decoded.lines)
         if piece.damage:
-            self._stream.lost_line()
+            self.stream.lost_line()
         if piece.last:
             self._count.end_segment()
         self._spare.append(piece.buffer)

@@ -11,7 +11,7 @@ from typing import IO, Any, Final, Self
 import orjson
 import polars as pl
 
-from cbtools.dataset.parquet import sync_files, sync_folders
+from cbtools.durable import sync_files, sync_folders
 
 FOLDER: Final = "_quarantine"
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 import cbtools as cb
-from cbtools.raw.scan import products_of
+from cbtools.lazy import values_of
 from cbtools.raw.stream import Reading
 from cbtools.schema import CHANNELS, schema
 
@@ -118,7 +118,7 @@ def test_any_projection_and_filter_is_that_of_the_whole(recording, tables, data)
     ],
 )
 def test_only_what_can_be_read_for_sure_rules_products_out(predicate, products):
-    assert products_of(predicate) == products
+    assert values_of(predicate, "product_id") == products
 
 
 def test_the_predicate_and_the_projection_reach_the_decoder(recording, monkeypatch):

@@ -1,0 +1,349 @@
+"""The order book of one product, rebuilt over a batch of its level changes.
+
+All prices of a batch, and all that the book holds already, are ranked first: a hash table gives each price
+its slot, and a slot its rank. Then the book is a dense ladder by rank, a size for each side: a change is one
+store, and the best levels are found by walking from the best outwards. (Keeping a side as a sorted array
+costs fifty times as much on a full book, where an insertion moves thousands of levels.)
+
+A message's rows may lie in several pieces, between rows of other products. Nothing is given out before the
+last of them is applied.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from cbtools._kernels import inner, kernel
+
+U8 = npt.NDArray[np.uint8]
+I32 = npt.NDArray[np.int32]
+I64 = npt.NDArray[np.int64]
+F64 = npt.NDArray[np.float64]
+
+# Places in `marks`, what is known of a product's book between two calls. KNOWN: prices in the ladder; BEST:
+# rank of the best bid and ask, NONE if the side is empty; BIDS, ASKS: levels. PROVEN: 1 if the last message
+# left the book proven; LAST_RUN, LAST_NUMBER: of the last message; SINCE, SNAPSHOTS: name of the last
+# snapshot, and how many there were. Then the fewest levels shown of each side, and counts: messages, changes
+# in them, changes before any snapshot, deletes of absent levels, breaks met; from STATES on, messages by the
+# state they left.
+(
+    KNOWN, BEST_BID, BEST_ASK, BIDS, ASKS, HAS_BOOK, PROVEN, LAST_RUN, LAST_NUMBER, SINCE, SNAPSHOTS,
+    FEWEST_BIDS, FEWEST_ASKS, MESSAGES, CHANGES, EARLY, ABSENT, BREAKS, STATES,
+) = np.arange(19)  # fmt: skip
+MARKS = STATES + 5
+
+# rows of `pieces`, a column a piece: its rows, from and to, and the message they belong to
+FROM, TO, MESSAGE = np.arange(3)
+# rows of `messages`, a column a message: name of its run, receipt, number, and the row to write
+RUN, TIME, NUMBER, ROW = np.arange(4)
+# places in `how`: when a row is written (EACH message, a change of the BEST, or of any level SHOWN), levels
+# compared and shown of a side, and whether gaps are ignored
+WHEN, DEPTH, IGNORE = np.arange(3)
+EACH, BEST, SHOWN = np.arange(3)
+# rows of `told`, a column a row of the book
+TOLD_BIDS, TOLD_ASKS, TOLD_STATE, TOLD_SINCE, TOLD_KEPT = np.arange(5)
+
+OK, UNPROVEN, CROSSED, ONE_SIDED, EMPTY = np.arange(5)
+BID, ASK = np.arange(2)
+NONE = np.iinfo(np.int64).min + np.int64(0)
+
+_ZERO, _ONE, _TWO = np.arange(3)
+_MINUS = np.int64(-1)
+_MIX = np.int64(-7046029254386353131)
+_HIGH = np.int64(29)
+_UNTOUCHED = -1.0  # size at a price where a side without a book was never touched
+_MISSING = np.nan
+
+
+@inner
+def _place(key: np.int64, mask: np.int64) -> np.int64:
+    """Where a price's key is looked for first; the high bits of the product are the mixed ones."""
+    return ((key * _MIX) >> _HIGH) & mask
+
+
+@kernel
+def find(bits: I64, pieces: I64, table: I64, marks: I64, slots: I32, fresh: I64) -> int:
+    """Give each row of these pieces its price's slot, and list the prices not met before.
+
+    ``table`` holds pairs of a key (the bits of a price) and its slot + 1. Returns how many are in ``fresh``.
+    """
+    mask = np.int64(len(table) // 2 - 1)
+    known = marks[KNOWN]
+    n = known
+    for p in range(pieces.shape[1]):
+        for i in range(pieces[FROM, p], pieces[TO, p]):
+            key = bits[i]
+            h = _place(key, mask)
+            while table[2 * h + 1] != 0 and table[2 * h] != key:
+                h = (h + 1) & mask
+            if table[2 * h + 1] == 0:
+                table[2 * h] = key
+                fresh[n - known] = key
+                n += 1
+                table[2 * h + 1] = n
+            slots[i] = table[2 * h + 1] - 1
+    return n - known
+
+
+@kernel
+def merge(fresh: F64, order: I64, price: F64, size: F64, slot_at: I32, rank_of: I32, marks: I64) -> None:
+    """Put new prices in the ladder; ``order`` sorts them. From the top down, so each moves once."""
+    known = marks[KNOWN]
+    best_bid = slot_at[marks[BEST_BID]] if marks[BEST_BID] != NONE else _MINUS
+    best_ask = slot_at[marks[BEST_ASK]] if marks[BEST_ASK] != NONE else _MINUS
+    empty = 0.0 if marks[HAS_BOOK] else _UNTOUCHED
+    i = known - 1
+    to = known + len(order) - 1
+    for j in range(len(order) - 1, -1, -1):
+        new = fresh[order[j]]
+        while i >= 0 and price[i] > new:
+            price[to] = price[i]
+            size[BID, to] = size[BID, i]
+            size[ASK, to] = size[ASK, i]
+            slot_at[to] = slot_at[i]
+            rank_of[slot_at[i]] = to
+            i -= 1
+            to -= 1
+        price[to] = new
+        size[BID, to] = empty
+        size[ASK, to] = empty
+        slot_at[to] = known + order[j]
+        rank_of[known + order[j]] = to
+        to -= 1
+    marks[KNOWN] = known + len(order)
+    if best_bid >= 0:
+        marks[BEST_BID] = rank_of[best_bid]
+    if best_ask >= 0:
+        marks[BEST_ASK] = rank_of[best_ask]
+
+
+@kernel
+def settle(
+    price: F64, size: F64, table: I64, bits: I64, new_price: F64, new_size: F64, slot_at: I32, rank_of: I32,
+    marks: I64,
+) -> None:  # fmt: skip
+    """Build a ladder of the levels of another one (or of the same), without the prices that hold nothing.
+
+    ``bits`` are those of ``new_price``, and ``table`` is all zero.
+    """
+    mask = np.int64(len(table) // 2 - 1)
+    marks[BEST_BID] = marks[BEST_ASK] = NONE
+    marks[BIDS] = marks[ASKS] = _ZERO
+    least = 0.0 if marks[HAS_BOOK] else _UNTOUCHED
+    n = _ZERO
+    for r in range(marks[KNOWN]):
+        bid, ask = size[BID, r], size[ASK, r]
+        if bid <= least and ask <= least:
+            continue
+        new_price[n], new_size[BID, n], new_size[ASK, n] = price[r], bid, ask
+        slot_at[n] = rank_of[n] = n
+        h = _place(bits[n], mask)
+        while table[2 * h + 1] != 0:
+            h = (h + 1) & mask
+        table[2 * h] = bits[n]
+        table[2 * h + 1] = n + 1
+        if bid > 0.0:
+            marks[BEST_BID] = n
+            marks[BIDS] += 1
+        if ask > 0.0:
+            marks[BEST_ASK] = n if marks[BEST_ASK] == NONE else marks[BEST_ASK]
+            marks[ASKS] += 1
+        n += 1
+    marks[KNOWN] = n
+
+
+@inner
+def _clear(size: F64, marks: I64) -> None:
+    """Empty both sides, for a snapshot to fill them."""
+    for r in range(marks[KNOWN]):
+        size[BID, r] = 0.0
+        size[ASK, r] = 0.0
+    marks[BEST_BID] = marks[BEST_ASK] = NONE
+    marks[BIDS] = marks[ASKS] = _ZERO
+    marks[HAS_BOOK] = _ONE
+
+
+@inner
+def _first_level(size: F64, side: np.int64, rank: np.int64, step: np.int64, known: np.int64) -> np.int64:
+    """Rank of the first level from here on outwards, or NONE."""
+    while 0 <= rank < known:
+        if size[side, rank] > 0.0:
+            return rank
+        rank += step
+    return NONE
+
+
+@inner
+def _show(
+    price: F64, size: F64, side: np.int64, best: np.int64, known: np.int64, depth: np.int64, top: F64
+) -> tuple[np.int64, np.int64, np.int64]:
+    """Write the best levels of a side into ``top``: prices, then sizes; NaN where there is none.
+
+    Returns what changed (0: nothing, 1: a level, 2: the best), how many there are, and the rank behind which
+    a change is not shown.
+    """
+    step = _MINUS if side == BID else _ONE
+    changed, n, edge, rank = _ZERO, _ZERO, best, best
+    if best != NONE:
+        while n < depth and 0 <= rank < known:
+            level_size = size[side, rank]
+            if level_size > 0.0:
+                if top[n] != price[rank] or top[depth + n] != level_size:
+                    changed = _TWO if n == 0 else max(changed, _ONE)
+                    top[n], top[depth + n] = price[rank], level_size
+                edge = rank
+                n += 1
+            rank += step
+    if n < depth:
+        edge = _ZERO if side == BID else known
+    for k in range(n, depth):
+        if top[k] != top[k]:
+            break
+        changed = _TWO if k == 0 else max(changed, _ONE)
+        top[k] = top[depth + k] = _MISSING
+    return changed, n, edge
+
+
+@inner
+def _state(marks: I64, price: F64, ignore: np.int64) -> np.int64:
+    """Tell what the book is, by the first that holds."""
+    if marks[PROVEN] == 0 and ignore == 0:
+        return UNPROVEN
+    if marks[BEST_BID] == NONE and marks[BEST_ASK] == NONE:
+        return EMPTY
+    if marks[BEST_BID] == NONE or marks[BEST_ASK] == NONE:
+        return ONE_SIDED
+    if price[marks[BEST_BID]] >= price[marks[BEST_ASK]]:
+        return CROSSED
+    return OK
+
+
+@inner
+def _add_bands(price: F64, size: F64, marks: I64, bands: F64, columns: F64, row: np.int64, ok: bool) -> None:
+    """Write the depth within each distance of mid, afresh from the best outwards; ``bands`` are rising."""
+    n = len(bands)
+    for k in range(3 * n):
+        columns[k, row] = _MISSING
+    if not ok:
+        return
+    mid = (price[marks[BEST_ASK]] + price[marks[BEST_BID]]) / 2.0
+    for side in range(2):
+        step = _MINUS if side == BID else _ONE
+        rank = marks[BEST_BID] if side == BID else marks[BEST_ASK]
+        depth = 0.0
+        for k in range(n):
+            while 0 <= rank < marks[KNOWN]:
+                distance = 1e4 * ((mid - price[rank]) if side == BID else (price[rank] - mid)) / mid
+                if distance > bands[k]:
+                    break
+                if size[side, rank] > 0.0:
+                    depth += size[side, rank]
+                rank += step
+            columns[3 * k + side, row] = depth
+    for k in range(n):
+        bid, ask = columns[3 * k, row], columns[3 * k + 1, row]
+        if bid + ask > 0.0:
+            columns[3 * k + 2, row] = (bid - ask) / (bid + ask)
+
+
+@inner
+def _change(side: np.int64, rank: np.int64, new: float, snapshot: bool, size: F64, marks: I64) -> None:
+    """Apply one level change; a best that is gone stays marked until the message is whole."""
+    old = size[side, rank]
+    size[side, rank] = new if new > 0.0 else 0.0
+    if new > 0.0:
+        if not old > 0.0:
+            marks[BIDS + side] += 1
+        best = marks[BEST_BID + side]
+        if best == NONE or (rank > best if side == BID else rank < best):
+            marks[BEST_BID + side] = rank
+    elif old > 0.0:
+        marks[BIDS + side] -= 1
+    elif marks[HAS_BOOK] and not snapshot:
+        marks[ABSENT] += 1
+
+
+@inner
+def _prove(snapshot: bool, run: np.int64, time: np.int64, number: np.int64, marks: I64) -> None:
+    """Tell whether the book is proven now: by a snapshot of the same run, and no row out of order since."""
+    if run != marks[LAST_RUN] and marks[LAST_RUN] != NONE:
+        marks[BREAKS] += 1
+    if snapshot:
+        marks[SNAPSHOTS] += 1
+        marks[SINCE] = max(time, marks[SINCE] + 1)
+        marks[PROVEN] = _ONE
+    elif run != marks[LAST_RUN] or (number != NONE and number < marks[LAST_NUMBER]):
+        marks[PROVEN] = _ZERO
+    marks[LAST_RUN], marks[LAST_NUMBER] = run, number
+
+
+@kernel
+def rebuild(
+    slots: I32, sides: U8, sizes: F64, snapshots: U8, pieces: I64, messages: I64, price: F64, size: F64,
+    rank_of: I32, marks: I64, how: I64, top: F64, shown: I64, bands: F64, columns: F64, told: I64,
+) -> None:  # fmt: skip
+    """Apply a product's messages to its ladder, and write a row for each that is asked for.
+
+    ``columns`` are those of ``shown`` (places in ``top``: bid prices, bid sizes, ask prices, ask sizes, each
+    of DEPTH) and behind them three a band. ``told`` says for every message whether it has a row.
+    """
+    depth, known = how[DEPTH], marks[KNOWN]
+    bids, asks = top[: 2 * depth], top[2 * depth :]
+    _, n_bids, bid_edge = _show(price, size, BID, marks[BEST_BID], known, depth, bids)
+    _, n_asks, ask_edge = _show(price, size, ASK, marks[BEST_ASK], known, depth, asks)
+    had_book, state, since = marks[HAS_BOOK], _state(marks, price, how[IGNORE]), marks[SINCE]
+    snapshot, in_snapshot, dirty_bids, dirty_asks, rows = False, False, False, False, _ZERO
+    for p in range(pieces.shape[1]):
+        rows += pieces[TO, p] - pieces[FROM, p]
+        for i in range(pieces[FROM, p], pieces[TO, p]):
+            if snapshots[i] and not in_snapshot:
+                _clear(size, marks)
+                snapshot = dirty_bids = dirty_asks = True
+            in_snapshot = snapshots[i] != 0
+            side, rank = np.int64(sides[i]), np.int64(rank_of[slots[i]])
+            _change(side, rank, sizes[i], in_snapshot, size, marks)
+            if side == BID:
+                dirty_bids = dirty_bids or rank >= bid_edge
+            else:
+                dirty_asks = dirty_asks or rank <= ask_edge
+        m = pieces[MESSAGE, p]
+        if p + 1 < pieces.shape[1] and pieces[MESSAGE, p + 1] == m:
+            continue
+        row = messages[ROW, m]
+        told[TOLD_KEPT, row] = _ZERO
+        marks[MESSAGES] += 1
+        marks[CHANGES] += rows
+        if marks[BEST_BID] != NONE:
+            marks[BEST_BID] = _first_level(size, BID, marks[BEST_BID], _MINUS, known)
+        if marks[BEST_ASK] != NONE:
+            marks[BEST_ASK] = _first_level(size, ASK, marks[BEST_ASK], _ONE, known)
+        _prove(snapshot, messages[RUN, m], messages[TIME, m], messages[NUMBER, m], marks)
+        changed = _ZERO
+        if dirty_bids:
+            changed, n_bids, bid_edge = _show(price, size, BID, marks[BEST_BID], known, depth, bids)
+        if dirty_asks:
+            of_asks, n_asks, ask_edge = _show(price, size, ASK, marks[BEST_ASK], known, depth, asks)
+            changed = max(changed, of_asks)
+        early = rows
+        snapshot, in_snapshot, dirty_bids, dirty_asks, rows = False, False, False, False, _ZERO
+        if not marks[HAS_BOOK]:
+            marks[EARLY] += early
+            continue
+        was, was_since = state, since
+        state, since = _state(marks, price, how[IGNORE]), marks[SINCE]
+        restated = not had_book or state != was or since != was_since
+        had_book = _ONE
+        marks[STATES + state] += 1
+        if how[WHEN] != EACH and not restated and changed < (_TWO if how[WHEN] == BEST else _ONE):
+            continue
+        told[TOLD_KEPT, row] = _ONE
+        told[TOLD_BIDS, row], told[TOLD_ASKS, row] = marks[BIDS], marks[ASKS]
+        told[TOLD_STATE, row] = state
+        told[TOLD_SINCE, row] = NONE if state == UNPROVEN else since
+        for k in range(len(shown)):
+            columns[k, row] = top[shown[k]]
+        if len(bands):
+            _add_bands(price, size, marks, bands, columns[len(shown) :], row, state == OK)
+        marks[FEWEST_BIDS] = min(marks[FEWEST_BIDS], n_bids)
+        marks[FEWEST_ASKS] = min(marks[FEWEST_ASKS], n_asks)

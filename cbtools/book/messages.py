@@ -1,0 +1,162 @@
+"""Rows of level2 → whole messages, in the form that the kernels of `_kernels.book` take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from cbtools.book.ladder import NO_VALUE
+from cbtools.errors import DatasetError
+
+I64 = npt.NDArray[np.int64]
+
+OF_ROW: Final = ("product_id", "is_snapshot", "side", "price", "size")
+OF_FRAME: Final = ("server_time", "capture_time", "sequence_num", "connection", "line")
+RUN: Final = "unbroken_since"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a batch, an entry a row."""
+
+    bits: I64
+    side: npt.NDArray[np.uint8]
+    size: npt.NDArray[np.float64]
+    snapshot: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Messages:
+    """The messages of one product in a batch, and their pieces.
+
+    Rows of ``pieces`` are from, to, message; of ``messages`` run, time, number, row. That is the
+    message's place among those of all products, in the order of their first rows.
+    """
+
+    product: str
+    pieces: I64
+    messages: I64
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Whole messages: their rows, by product, and the index of each message's first row."""
+
+    rows: Rows
+    products: list[Messages]
+    first_rows: I64
+
+
+def read_batch(level2: pl.DataFrame, runs: I64) -> Batch:
+    """Divide rows into messages; ``runs`` names each row's unbroken run.
+
+    A message is all rows of one product in one frame.
+    """
+    product = level2["product_id"]
+    numbers = {name: _whole_numbers(level2[name]) for name in OF_FRAME} | {RUN: runs}
+    new_frame = starts_of(list(numbers.values()))
+    starts = np.flatnonzero(new_frame | _changes(product))
+    frame = np.cumsum(new_frame)[starts]
+    ends = np.append(starts[1:], level2.height)
+    names, codes = _codes(product.gather(starts))
+    order = np.argsort(codes, kind="stable") if len(names) > 1 else np.arange(len(starts))
+    ordered = codes[order]
+    begins = np.append(True, (np.diff(ordered) != 0) | (np.diff(frame[order]) != 0))
+    first_piece = order[begins]
+    row = np.empty(len(first_piece), np.int64)
+    by_row = np.argsort(first_piece)
+    row[by_row] = np.arange(len(first_piece))
+    first_rows = starts[first_piece]
+    time = numbers["capture_time"][first_rows]
+    time = np.where(time == NO_VALUE, numbers["server_time"][first_rows], time)
+    time = np.where(time == NO_VALUE, 0, time)
+    pieces = np.stack([starts[order], ends[order], np.cumsum(begins) - 1])
+    messages = np.stack([runs[first_rows], time, numbers["sequence_num"][first_rows], row])
+    products = []
+    bounds = np.searchsorted(ordered, np.arange(len(names) + 1))
+    for name, a, b in zip(names, bounds[:-1], bounds[1:], strict=True):
+        of_product = pieces[:, a:b].copy()
+        m = of_product[2]
+        whole = messages[:, m[0] : m[-1] + 1].copy()
+        m -= m[0]
+        products.append(Messages(name, of_product, whole))
+    return Batch(_rows(level2), products, first_rows[by_row])
+
+
+def _rows(level2: pl.DataFrame) -> Rows:
+    for name in OF_ROW:
+        if level2[name].null_count():
+            raise DatasetError(f"level2 has a null in {name}: there can be none in a row of a book")
+    arrays = (
+        level2["price"].to_numpy().view(np.int64),
+        level2["side"].to_physical().cast(pl.UInt8).to_numpy(),
+        level2["size"].to_numpy(),
+        level2["is_snapshot"].to_numpy().view(np.uint8),
+    )
+    for array in arrays:  # some are, as they come from Polars: a kernel would be compiled anew for the others
+        array.flags.writeable = False
+    return Rows(*arrays)
+
+
+def _whole_numbers(series: pl.Series) -> I64:
+    numbers = series.to_physical()
+    return (numbers.fill_null(NO_VALUE) if numbers.null_count() else numbers).to_numpy()
+
+
+def starts_of(columns: list[I64]) -> npt.NDArray[np.bool_]:
+    """Tell in which rows any of these differs from the row before; the first row is such."""
+    new = np.ones(len(columns[0]), np.bool_)
+    new[1:] = columns[0][1:] != columns[0][:-1]
+    for column in columns[1:]:
+        new[1:] |= column[1:] != column[:-1]
+    return new
+
+
+def _changes(product: pl.Series) -> npt.NDArray[np.bool_]:
+    if (product == product[0]).all():
+        return np.zeros(len(product), np.bool_)
+    return (product != product.shift(1)).fill_null(True).to_numpy()
+
+
+def _codes(names: pl.Series) -> tuple[list[str], I64]:
+    """Give each name its number, in the order in which they come."""
+    known: dict[str, int] = {}
+    codes = np.array([known.setdefault(name, len(known)) for name in names.to_list()], np.int64)
+    return list(known), codes
+
+
+class Whole:
+    """Holds back the last frame of what has come, until it is known to be whole."""
+
+    def __init__(self) -> None:
+        self._held: list[pl.DataFrame] = []
+
+    def __call__(self, level2: pl.DataFrame | None) -> Iterator[pl.DataFrame]:
+        """Take the next rows, or None at their end; give those of whole frames, if there are any."""
+        if level2 is None:
+            if self._held:
+                yield pl.concat(self._held)
+            self._held = []
+        elif level2.height:
+            known = [name for name in (*OF_FRAME, RUN) if name in level2.columns]
+            cut = self._last_start(level2, known)
+            if cut == 0 and self._held and not _same_frame(self._held[-1], level2, known):
+                yield pl.concat(self._held)
+                self._held = []
+            if cut:
+                yield pl.concat([*self._held, level2.head(cut)])
+                self._held = []
+            self._held.append(level2.slice(cut))
+
+    def _last_start(self, level2: pl.DataFrame, known: list[str]) -> int:
+        starts = starts_of([_whole_numbers(level2[name]) for name in known])
+        return int(len(starts) - 1 - np.argmax(starts[::-1]))
+
+
+def _same_frame(one: pl.DataFrame, other: pl.DataFrame, known: list[str]) -> bool:
+    return one.select(known).row(-1) == other.select(known).row(0)

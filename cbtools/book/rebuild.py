@@ -1,0 +1,115 @@
+"""rebuild_book: rows of level2 → rows of the book, one after each whole message."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+
+from cbtools.book.messages import OF_FRAME, OF_ROW, RUN, Whole
+from cbtools.book.rebuilder import BookOptions, Gaps, Rebuilder, When
+from cbtools.book.state import BookState
+from cbtools.errors import ConfigError
+from cbtools.lazy import Step, stateful
+from cbtools.schema import BOOK_DEPTH, schema
+
+
+def rebuild_book(
+    level2: pl.LazyFrame | pl.DataFrame,
+    *,
+    depth: int = BOOK_DEPTH,
+    on: When = "message",
+    start: BookState | None = None,
+    gaps: Gaps = "mark",
+    bands_bps: Sequence[float] = (),
+) -> pl.LazyFrame:
+    """Rebuild the order book: a row with the best levels after each whole message.
+
+    A message is all changes of one product in one frame; what the book is between two of them is never seen.
+    A snapshot replaces the book, and there are no rows before a product's first. The books are rebuilt in
+    full depth, each product's by its own rows, streaming: memory is bounded by the books and a batch.
+
+    Parameters
+    ----------
+    level2 : polars.LazyFrame or polars.DataFrame
+        Rows of the ``level2`` table in the order of their lines, as `scan_raw` gives them, or of one product
+        as `scan_dataset` does. Needed are product_id, is_snapshot, side, price, size, server_time,
+        capture_time, sequence_num, connection, line and unbroken_since. Without unbroken_since, only the
+        numbers that the rows themselves have can prove that none is missing: where sequence_num does not
+        rise by 0 or 1 from row to row, all books are unproven.
+    depth : int
+        Levels of a side that a row shows.
+    on : {"message", "bbo", "depth"}
+        When there is a row: after each message; when price or size of the best bid or ask, or book_state, or
+        the snapshot that the book rests on, is not what it was after the product's message before; or when
+        any of the levels shown is not.
+    start : BookState, optional
+        The books to start from: the state before the first row. Give it to `scan_raw` too, so that the rows
+        say that they continue it; books that they do not continue are unproven.
+    gaps : {"mark", "drop", "raise", "ignore"}
+        What to do where frames are missing: mark the rows as unproven until the product's next snapshot;
+        leave out all rows that are not ok; raise at the first unproven row; or take no notice, for a
+        recording that is known to lack frames.
+    bands_bps : sequence of float
+        Also give the depth within these distances of mid, basis points: bid_depth_{x}bps, ask_depth_{x}bps
+        and their imbalance_{x}bps, summed over the full book, from the best outwards, afresh for each row.
+
+    Returns
+    -------
+    polars.LazyFrame
+        The columns of ``cbtools.schema.book_columns(depth, bands_bps)``, in the order of the messages. A
+        level that is not there is null.
+
+    Raises
+    ------
+    ConfigError
+        If an argument cannot be meant, or level2 lacks a column, or has it in another dtype; at once.
+    StateError
+        At the first unproven row with ``gaps="raise"``, when the query runs.
+    DatasetError
+        If a row has a null product_id, is_snapshot, side, price or size, when the query runs.
+
+    Examples
+    --------
+    >>> import cbtools as cb
+    >>> level2 = cb.scan_raw(cb.sample_path(), "level2", products=["BTC-USD"])
+    >>> book = level2.pipe(cb.rebuild_book, depth=1, on="bbo")
+    >>> book.select("bid_price_1", "ask_price_1", "book_state").head(1).collect()["book_state"].to_list()
+    ['ok']
+    """
+    bands = tuple(bands_bps) if isinstance(bands_bps, Sequence | np.ndarray) else bands_bps
+    options = BookOptions(depth, on, gaps, bands)  # type: ignore[arg-type]
+    if start is not None and not isinstance(start, BookState):
+        raise ConfigError(f"start must be a BookState, not {start!r}")
+    has_runs = _check(level2)
+
+    def begin(columns: list[str]) -> tuple[list[str], Step]:
+        rebuilder, whole = _rebuilder(options, columns, start), Whole()
+
+        def step(batch: pl.DataFrame | None) -> pl.DataFrame:
+            frames = [rebuilder(rows) for rows in whole(batch)]
+            return pl.concat(frames) if frames else rebuilder.empty
+
+        return [*OF_ROW, *OF_FRAME, *([RUN] if has_runs else [])], step
+
+    by = "product_id" if has_runs else None  # else the rows of one product tell of the others' gaps
+    return stateful(level2.lazy(), begin, options.schema, "BOOK", by=by)
+
+
+def _check(level2: pl.LazyFrame | pl.DataFrame) -> bool:
+    if not isinstance(level2, pl.LazyFrame | pl.DataFrame):
+        raise ConfigError(f"level2 must be a Polars frame, e.g. cb.scan_raw(path, 'level2'), not {level2!r}")
+    found, expected = level2.lazy().collect_schema(), schema("level2")
+    for name in (*OF_ROW, *OF_FRAME, RUN):
+        if name not in found and name != RUN:
+            raise ConfigError(f"level2 lacks the column {name}: it has {', '.join(found) or 'none'}")
+        if name in found and found[name] != expected[name]:
+            raise ConfigError(f"{name} of level2 must be {expected[name]}, not {found[name]}: cast it")
+    return RUN in found
+
+
+def _rebuilder(options: BookOptions, columns: list[str], start: BookState | None) -> Rebuilder:
+    if start is None:
+        return Rebuilder(options, columns)
+    return Rebuilder(options, columns, start.stream, start.ladders(), start.begin)

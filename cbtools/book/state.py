@@ -1,0 +1,325 @@
+"""BookState: what some segments did to every product's book, and the state that their stream ended in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+import polars as pl
+
+from cbtools.book.effect import (
+    LEVELS,
+    PRODUCTS,
+    Effect,
+    composed,
+    effects_of,
+    levels_of,
+    overlaid,
+    products_of,
+)
+from cbtools.book.ladder import Known, Ladder
+from cbtools.book.messages import NO_VALUE, OF_FRAME, OF_ROW, RUN
+from cbtools.book.rebuilder import BookOptions, Rebuilder
+from cbtools.durable import replace_file
+from cbtools.errors import ConfigError, StateError
+from cbtools.raw.files import Source, find_segments
+from cbtools.raw.piece import Wanted
+from cbtools.raw.scan import stream_of
+from cbtools.raw.sequence import Run, Stream
+from cbtools.raw.stream import CHUNK_BYTES, Reading
+
+STATE_VERSION: Final = 1
+"""Version of the form in which states are saved."""
+
+_KEY: Final = "cbtools.state"
+_LEVEL2: Final = frozenset((*OF_ROW, *OF_FRAME, RUN))
+_BROKEN: Final = NO_VALUE + 1
+"""Stands for a run that no row is of."""
+
+
+@dataclass(frozen=True, eq=False)
+class BookState:
+    """The effect of some segments on every product's book; or, from the beginning on, the books themselves.
+
+    States compose: ``a.then(b)`` is the effect of a's segments and then b's, and ``(a.then(b)).then(c)``
+    equals ``a.then(b.then(c))``. So the effects of many segments can be read side by side and composed then.
+    ``BookState()`` is the effect of nothing.
+
+    Attributes
+    ----------
+    products : polars.DataFrame
+        A row for each product with level2 rows: ``product_id``; ``has_book``: a snapshot came, so that the
+        levels are the whole book; ``proven``: it was proven after its last message (without a snapshot: a
+        book proven before would be); ``current``: no break of the sequence since that message;
+        ``proven_since``: the snapshot it rests on; ``snapshots``: how many there were; ``sequence_num`` of
+        its last message.
+    levels : polars.DataFrame
+        product_id, side, price, size; sorted. Without a snapshot these are the changes: a level deleted has
+        size 0.
+    stream : Stream
+        The connection's state: its last number, its run, and the last frames, to tell repeats by.
+
+    Examples
+    --------
+    >>> import cbtools as cb
+    >>> first, second = sorted(cb.sample_path().iterdir())
+    >>> state = cb.BookState.read(first)
+    >>> state.then(cb.BookState.read(second)) == cb.BookState.read(second, start=state)
+    True
+    """
+
+    products: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=PRODUCTS))
+    levels: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=LEVELS))
+    stream: Stream = field(default_factory=Stream)
+
+    @classmethod
+    def read(
+        cls, source: Source, *, start: BookState | None = None, chunk_bytes: int = CHUNK_BYTES
+    ) -> BookState:
+        """Read raw segments for the state after them.
+
+        Parameters
+        ----------
+        source : path-like, or list of path-like
+            As in `cbtools.scan_raw`.
+        start : BookState, optional
+            The state before them. Without it, the result is their effect alone.
+        chunk_bytes : int
+            About how much of a file is held at a time, bytes.
+
+        Returns
+        -------
+        BookState
+
+        Raises
+        ------
+        ConfigError
+            If start is no state, or chunk_bytes is below 1.
+        SegmentError
+            If the source names no file, or a file cannot be read.
+
+        Examples
+        --------
+        >>> import cbtools as cb
+        >>> state = cb.BookState.read(cb.sample_path())
+        >>> state.products["has_book"].all()
+        True
+        """
+        reading = Reading(
+            find_segments(source),
+            Wanted({"level2": _LEVEL2}),
+            chunk_bytes=chunk_bytes,
+            start=stream_of(start),
+        )
+        follower = Follower(reading, BookOptions(), (), start)
+        for batch in reading:
+            follower(batch.tables.get("level2"))
+        return follower.state()
+
+    def then(self, other: BookState) -> BookState:
+        """Give the effect of this one's segments and then the other's.
+
+        Where the other's first frame is not the one due after this one's last, all books are unproven until
+        their next snapshot, as they are behind any gap.
+
+        Parameters
+        ----------
+        other : BookState
+            The effect of the segments that follow, read without ``start``.
+
+        Returns
+        -------
+        BookState
+
+        Examples
+        --------
+        >>> import cbtools as cb
+        >>> state = cb.BookState.read(cb.sample_path())
+        >>> cb.BookState().then(state) == state == state.then(cb.BookState())
+        True
+        """
+        if not isinstance(other, BookState):
+            raise ConfigError(f"a BookState is followed by a BookState, not by {other!r}")
+        effects = composed(effects_of(self.products), self.stream, effects_of(other.products), other.stream)
+        levels = overlaid(self.levels, other.levels, other.products, effects)
+        return BookState(products_of(effects), levels, self.stream.then(other.stream))
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the state to a Parquet file; it appears whole, in the place of an older one, or not at all.
+
+        Parameters
+        ----------
+        path : path-like
+            The file.
+
+        Returns
+        -------
+        pathlib.Path
+            The file.
+
+        Raises
+        ------
+        StateError
+            If it cannot be written.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import cbtools as cb
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = cb.BookState().save(f"{folder}/state.parquet")
+        ...     cb.BookState.load(path) == cb.BookState()
+        True
+        """
+        path = Path(path)
+        try:
+            with replace_file(path) as draft:
+                self.levels.write_parquet(
+                    draft, compression="zstd", compression_level=1, metadata={_KEY: self._as_json()}
+                )
+        except OSError as error:
+            raise StateError(f"cannot write the state to {path}: {error.strerror or error}") from error
+        return path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> BookState:
+        """Read a state that was saved.
+
+        Parameters
+        ----------
+        path : path-like
+            The file.
+
+        Returns
+        -------
+        BookState
+
+        Raises
+        ------
+        StateError
+            If there is no such file, or it is not a state, or one of another version.
+
+        Examples
+        --------
+        >>> import cbtools as cb
+        >>> try:
+        ...     cb.BookState.load("nowhere.parquet")
+        ... except cb.StateError as error:
+        ...     print(error)
+        there is no state nowhere.parquet
+        """
+        told = head(path)
+        try:
+            levels = pl.read_parquet(path)
+            rows = [Effect(*row) for row in told["products"]]
+            state = cls(products_of(rows), levels.select(LEVELS.names()), _stream(told["stream"]))
+        except (OSError, pl.exceptions.PolarsError, TypeError, KeyError) as error:
+            raise StateError(f"{path} is damaged: {error}. Read its segments again") from error
+        return state
+
+    def ladders(self) -> dict[str, Ladder]:
+        """Give the books as the kernels take them, by product."""
+        made = {}
+        for product, effect in effects_of(self.products).items():
+            run = self.stream.run_of(product).name if effect.current else _BROKEN
+            made[product] = Ladder(effect.known(run))
+        for (product,), levels in self.levels.group_by("product_id"):
+            made[str(product)].fill(
+                levels["side"].to_physical().to_numpy(), levels["price"].to_numpy(), levels["size"].to_numpy()
+            )
+        return made
+
+    def begin(self, product: str) -> Ladder:
+        """Give the book of a product of which the state knows nothing."""
+        run = self.stream.run_of(product)
+        return Ladder(Known(run.name, proven=run.breaks == 0))
+
+    def _as_json(self) -> str:
+        stream = {**asdict(self.stream), "products": sorted(self.stream.products)}
+        stream["recent"] = list(self.stream.recent)
+        products = list(effects_of(self.products).values())
+        return orjson.dumps({"version": STATE_VERSION, "stream": stream, "products": products}).decode()
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, BookState)
+            and self.stream == other.stream
+            and self.products.equals(other.products)
+            and self.levels.equals(other.levels)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        books = self.products["has_book"].sum()
+        return (
+            f"BookState({books} books and {self.products.height - books} other products, "
+            f"{self.levels.height:,} levels, sequence_num {self.stream.last})"
+        )
+
+
+class Follower:
+    """Follows a reading with the books: a rebuilder whose books are the state after what was read."""
+
+    def __init__(
+        self, reading: Reading, options: BookOptions, columns: Collection[str], start: BookState | None
+    ) -> None:
+        self._reading = reading
+        self._start = start if start is not None and start.stream.started else None
+        books = {} if self._start is None else self._start.ladders()
+        stream = None if self._start is None else self._start.stream
+        self.rebuilder = Rebuilder(options, columns, stream, books, self._begin)
+
+    def _begin(self, product: str) -> Ladder:
+        if (
+            self._start is None
+        ):  # its first message may be of the run that the first frame began, or a later one
+            return Ladder(Known(self._reading.stream.origin, proven=True))
+        return self._start.begin(product)
+
+    def __call__(self, level2: pl.DataFrame | None) -> pl.DataFrame:
+        """Take the level2 rows of a batch of the reading, if it has any; give the book's."""
+        return self.rebuilder.empty if level2 is None else self.rebuilder(level2)
+
+    def state(self) -> BookState:
+        """Give the state after what was read so far."""
+        stream, effects, levels = self._reading.stream.copy(), [], [pl.DataFrame(schema=LEVELS)]
+        for product, ladder in sorted(self.rebuilder.books.items()):
+            known = ladder.known()
+            effects.append(Effect.of(product, known, current=known.run == stream.run_of(product).name))
+            levels.append(levels_of(product, *ladder.levels()))
+        return BookState(products_of(effects), pl.concat(levels), stream)
+
+
+def head(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read what a saved state tells beside its levels: version, stream and products."""
+    try:
+        told = pl.read_parquet_metadata(path).get(_KEY)
+    except FileNotFoundError:
+        raise StateError(f"there is no state {path}") from None
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise StateError(f"{path} cannot be read: {error}. Read its segments again") from error
+    if told is None:
+        raise StateError(f"{path} is not a saved BookState")
+    known = orjson.loads(told)
+    if known["version"] != STATE_VERSION:
+        raise StateError(
+            f"{path} is a state of version {known['version']}, and this cbtools reads version "
+            f"{STATE_VERSION}: read its segments again"
+        )
+    return dict(known)
+
+
+def _stream(told: dict[str, Any]) -> Stream:
+    stream = Stream(**told)
+    stream.run = Run(*told["run"])
+    stream.product_runs = {product: Run(*run) for product, run in told["product_runs"].items()}
+    stream.products = set(told["products"])
+    recent = Stream().recent
+    recent.extend(tuple(frame) for frame in told["recent"])
+    stream.recent = recent
+    return stream

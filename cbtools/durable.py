@@ -1,0 +1,53 @@
+"""Files that are on the disk, whole, when we say so."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+_SYNCS: Final = 8
+
+
+@contextmanager
+def replace_file(path: Path) -> Iterator[Path]:
+    """Have a block write a temporary file, which then takes the place of the file; a reader sees either."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.tmp")
+    try:
+        yield draft
+        sync_files([draft])
+        draft.replace(path)
+        sync_folders([path.parent])
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def sync_files(paths: Iterable[Path]) -> None:
+    """Have files on the disk; one waits for it, so side by side."""
+    with ThreadPoolExecutor(_SYNCS) as pool:
+        deque(pool.map(lambda path: _sync(path, os.O_RDWR), paths), maxlen=0)
+
+
+def sync_folders(paths: Iterable[Path]) -> None:
+    """Have the names in folders on the disk; a folder that was empty may be gone."""
+
+    def one(path: Path) -> None:
+        with suppress(FileNotFoundError):
+            _sync(path, os.O_RDONLY)
+
+    if os.name != "nt":  # Windows knows no such thing
+        with ThreadPoolExecutor(_SYNCS) as pool:
+            deque(pool.map(one, paths), maxlen=0)
+
+
+def _sync(path: Path, way: int) -> None:
+    descriptor = os.open(path, way)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
