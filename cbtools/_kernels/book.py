@@ -83,7 +83,7 @@ def find(bits: I64, pieces: I64, table: I64, marks: I64, slots: I32, fresh: I64)
                 n += 1
                 table[2 * h + 1] = n
             slots[i] = table[2 * h + 1] - 1
-    return n - known
+    return int(n - known)
 
 
 @kernel

@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from cbtools.book.ladder import Known
-from cbtools.book.messages import NO_VALUE
+from cbtools.book.ladder import NO_VALUE, Known
 from cbtools.raw.sequence import Stream
 from cbtools.schema import SIDE, TIME
 

@@ -143,7 +143,7 @@ class Whole:
                 yield pl.concat(self._held)
             self._held = []
         elif level2.height:
-            known = [name for name in (*OF_FRAME, RUN) if name in level2.columns]
+            known: list[str] = [name for name in (*OF_FRAME, RUN) if name in level2.columns]
             cut = self._last_start(level2, known)
             if cut == 0 and self._held and not _same_frame(self._held[-1], level2, known):
                 yield pl.concat(self._held)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import polars as pl
 
 from cbtools.book.messages import OF_FRAME, OF_ROW, RUN, Whole
@@ -78,8 +77,7 @@ def rebuild_book(
     >>> book.select("bid_price_1", "ask_price_1", "book_state").head(1).collect()["book_state"].to_list()
     ['ok']
     """
-    bands = tuple(bands_bps) if isinstance(bands_bps, Sequence | np.ndarray) else bands_bps
-    options = BookOptions(depth, on, gaps, bands)  # type: ignore[arg-type]
+    options = BookOptions(depth, on, gaps, bands_bps)
     if start is not None and not isinstance(start, BookState):
         raise ConfigError(f"start must be a BookState, not {start!r}")
     has_runs = _check(level2)

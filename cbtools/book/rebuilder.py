@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from cbtools.book.ladder import Ladder
-from cbtools.book.messages import NO_VALUE, Messages, Rows, read_batch
+from cbtools.book.ladder import NO_VALUE, Ladder
+from cbtools.book.messages import Messages, Rows, read_batch
 from cbtools.book.runs import Runs
 from cbtools.errors import ConfigError, StateError, unknown_name
 from cbtools.raw.sequence import Stream
@@ -35,22 +35,16 @@ class BookOptions:
     depth: int = BOOK_DEPTH
     on: When = "message"
     gaps: Gaps = "mark"
-    bands_bps: tuple[float, ...] = ()
+    bands_bps: Sequence[float] = ()
 
     def __post_init__(self) -> None:
-        if (
-            not isinstance(self.depth, int)
-            or isinstance(self.depth, bool)
-            or not 1 <= self.depth <= MOST_LEVELS
-        ):
-            raise ConfigError(
-                f"depth must be a number of levels from 1 to {MOST_LEVELS:,}, not {self.depth!r}"
-            )
+        if type(self.depth) is not int or not 1 <= self.depth <= MOST_LEVELS:
+            raise ConfigError(f"depth must be a number of levels, 1 to {MOST_LEVELS:,}, not {self.depth!r}")
         for name, value, known in (("on", self.on, get_args(When)), ("gaps", self.gaps, get_args(Gaps))):
             if value not in known:
                 raise unknown_name(f"value of {name}", value, known)
         bands = self.bands_bps
-        if not isinstance(bands, Sequence) or isinstance(bands, str) or not all(map(_is_distance, bands)):
+        if not isinstance(bands, list | tuple) or not all(map(_is_distance, bands)):
             raise ConfigError(
                 f"bands_bps must be a list of distances from mid in basis points, e.g. (5, 10), not {bands!r}"
             )
@@ -108,6 +102,8 @@ class Rebuilder:
             if book is None:
                 book = self.books[messages.product] = self._begin(messages.product)
             self._rebuild(book, batch.rows, messages, slots, fresh, columns, told, fewest)
+        if not self.schema:  # only the books are asked for
+            return self.empty
         kept = told[self._kernels.TOLD_KEPT] == 1
         if self._options.gaps == "raise":
             unproven = np.flatnonzero(kept & (told[self._kernels.TOLD_STATE] == _UNPROVEN))

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from cbtools.book.messages import NO_VALUE, RUN
+from cbtools.book.ladder import NO_VALUE
+from cbtools.book.messages import RUN
 from cbtools.raw.sequence import Stream
 
 I64 = npt.NDArray[np.int64]

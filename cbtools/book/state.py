@@ -21,8 +21,8 @@ from cbtools.book.effect import (
     overlaid,
     products_of,
 )
-from cbtools.book.ladder import Known, Ladder
-from cbtools.book.messages import NO_VALUE, OF_FRAME, OF_ROW, RUN
+from cbtools.book.ladder import NO_VALUE, Known, Ladder
+from cbtools.book.messages import OF_FRAME, OF_ROW, RUN
 from cbtools.book.rebuilder import BookOptions, Rebuilder
 from cbtools.durable import replace_file
 from cbtools.errors import ConfigError, StateError
@@ -214,7 +214,7 @@ class BookState:
         """
         told = head(path)
         try:
-            levels = pl.read_parquet(path)
+            levels = pl.read_parquet(Path(path))
             rows = [Effect(*row) for row in told["products"]]
             state = cls(products_of(rows), levels.select(LEVELS.names()), _stream(told["stream"]))
         except (OSError, pl.exceptions.PolarsError, TypeError, KeyError) as error:
@@ -239,10 +239,12 @@ class BookState:
         return Ladder(Known(run.name, proven=run.breaks == 0))
 
     def _as_json(self) -> str:
-        stream = {**asdict(self.stream), "products": sorted(self.stream.products)}
-        stream["recent"] = list(self.stream.recent)
-        products = list(effects_of(self.products).values())
-        return orjson.dumps({"version": STATE_VERSION, "stream": stream, "products": products}).decode()
+        told = {
+            "version": STATE_VERSION,
+            "stream": {**asdict(self.stream), "products": sorted(self.stream.products)},
+            "products": list(effects_of(self.products).values()),
+        }
+        return orjson.dumps(told, default=list).decode()  # a list of what is a tuple or a deque
 
     def __eq__(self, other: object) -> bool:
         return (
@@ -298,7 +300,7 @@ class Follower:
 def head(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read what a saved state tells beside its levels: version, stream and products."""
     try:
-        told = pl.read_parquet_metadata(path).get(_KEY)
+        told = pl.read_parquet_metadata(Path(path)).get(_KEY)
     except FileNotFoundError:
         raise StateError(f"there is no state {path}") from None
     except (OSError, pl.exceptions.PolarsError) as error:
