@@ -14,6 +14,8 @@ from cbtools.book import rebuild_book as rebuild_book
 from cbtools.dataset import scan_dataset as scan_dataset
 from cbtools.dataset import write_dataset as write_dataset
 from cbtools.raw.report import RawReport as RawReport
+from cbtools.book.report import BookReport as BookReport
+from cbtools.run.report import InspectReport as InspectReport
 from cbtools.run.report import SegmentReport as SegmentReport
 from cbtools.run.segment import inspect_raw as inspect_raw
 from cbtools.run.segment import run_segment as run_segment

@@ -24,13 +24,13 @@ F64 = npt.NDArray[np.float64]
 # Places in `marks`, what is known of a product's book between two calls. KNOWN: prices in the ladder; BEST:
 # rank of the best bid and ask, NONE if the side is empty; BIDS, ASKS: levels. PROVEN: 1 if the last message
 # left the book proven; LAST_RUN, LAST_NUMBER: of the last message; SINCE, SNAPSHOTS: name of the last
-# snapshot, and how many there were. Then the fewest levels shown of each side, and counts: messages, changes
-# in them, changes before any snapshot, deletes of absent levels, breaks met; from STATES on, messages by the
-# state they left.
+# snapshot, and how many there were. Then the fewest levels shown of each side; and counts, since the book was
+# begun here: messages, changes in them, snapshots, changes before any snapshot, deletes of absent levels,
+# breaks met; from STATES on, messages by the state they left.
 (
     KNOWN, BEST_BID, BEST_ASK, BIDS, ASKS, HAS_BOOK, PROVEN, LAST_RUN, LAST_NUMBER, SINCE, SNAPSHOTS,
-    FEWEST_BIDS, FEWEST_ASKS, MESSAGES, CHANGES, EARLY, ABSENT, BREAKS, STATES,
-) = np.arange(19)  # fmt: skip
+    FEWEST_BIDS, FEWEST_ASKS, MESSAGES, CHANGES, CLEARED, EARLY, ABSENT, BREAKS, STATES,
+) = np.arange(20)  # fmt: skip
 MARKS = STATES + 5
 
 # rows of `pieces`, a column a piece: its rows, from and to, and the message they belong to
@@ -267,10 +267,11 @@ def _change(side: np.int64, rank: np.int64, new: float, snapshot: bool, size: F6
 @inner
 def _prove(snapshot: bool, run: np.int64, time: np.int64, number: np.int64, marks: I64) -> None:
     """Tell whether the book is proven now: by a snapshot of the same run, and no row out of order since."""
-    if run != marks[LAST_RUN] and marks[LAST_RUN] != NONE:
+    if run != marks[LAST_RUN] and marks[LAST_RUN] != NONE:  # NONE: it has no run before
         marks[BREAKS] += 1
     if snapshot:
         marks[SNAPSHOTS] += 1
+        marks[CLEARED] += 1
         marks[SINCE] = max(time, marks[SINCE] + 1)
         marks[PROVEN] = _ONE
     elif run != marks[LAST_RUN] or (number != NONE and number < marks[LAST_NUMBER]):

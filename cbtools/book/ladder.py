@@ -56,6 +56,23 @@ class Ladder:
         run, number, since, snapshots, has_book, proven = self.marks[self._places].tolist()
         return Known(run, number, since, snapshots, bool(has_book), bool(proven))
 
+    def counts(self) -> dict[str, int]:
+        """Give what was counted since the ladder was made."""
+        kernels = self._kernels
+        places = {
+            "messages": kernels.MESSAGES,
+            "changes": kernels.CHANGES,
+            "snapshots": kernels.CLEARED,
+            "early_changes": kernels.EARLY,
+            "absent_deletes": kernels.ABSENT,
+            "breaks": kernels.BREAKS,
+        }
+        return {name: int(self.marks[place]) for name, place in places.items()}
+
+    def state_counts(self) -> list[int]:
+        """Give how many messages left the book in each state, in the order of `schema.BOOK_STATE`."""
+        return [int(n) for n in self.marks[self._kernels.STATES :]]
+
     def fill(self, side: npt.NDArray[np.uint8], price: F64, size: F64) -> None:
         """Put levels in an empty ladder, each price of a side once."""
         prices, place = np.unique(price, return_inverse=True)

@@ -24,6 +24,7 @@ from cbtools.book.effect import (
 from cbtools.book.ladder import NO_VALUE, Known, Ladder
 from cbtools.book.messages import OF_FRAME, OF_ROW, RUN
 from cbtools.book.rebuilder import BookOptions, Rebuilder
+from cbtools.book.report import BookReport, Tickers, counts_of
 from cbtools.durable import replace_file
 from cbtools.errors import ConfigError, StateError
 from cbtools.raw.files import Source, find_segments
@@ -36,7 +37,7 @@ STATE_VERSION: Final = 1
 """Version of the form in which states are saved."""
 
 _KEY: Final = "cbtools.state"
-_LEVEL2: Final = frozenset((*OF_ROW, *OF_FRAME, RUN))
+LEVEL2: Final = frozenset((*OF_ROW, *OF_FRAME, RUN))
 _BROKEN: Final = NO_VALUE + 1
 """Stands for a run that no row is of."""
 
@@ -111,11 +112,11 @@ class BookState:
         """
         reading = Reading(
             find_segments(source),
-            Wanted({"level2": _LEVEL2}),
+            Wanted({"level2": LEVEL2}),
             chunk_bytes=chunk_bytes,
             start=stream_of(start),
         )
-        follower = Follower(reading, BookOptions(), (), start)
+        follower = Follower(reading, BookOptions(), start, columns=())
         for batch in reading:
             follower(batch.tables.get("level2"))
         return follower.state()
@@ -265,36 +266,51 @@ class BookState:
 
 
 class Follower:
-    """Follows a reading with the books: a rebuilder whose books are the state after what was read."""
+    """Follows a reading with the books, batch by batch: a rebuilder whose books become a state.
+
+    Without options for the book there are no books, and the state holds the stream alone.
+    """
 
     def __init__(
-        self, reading: Reading, options: BookOptions, columns: Collection[str], start: BookState | None
+        self,
+        reading: Reading,
+        options: BookOptions | None,
+        start: BookState | None = None,
+        *,
+        columns: Collection[str] | None = None,
     ) -> None:
         self._reading = reading
         self._start = start if start is not None and start.stream.started else None
         books = {} if self._start is None else self._start.ladders()
         stream = None if self._start is None else self._start.stream
-        self.rebuilder = Rebuilder(options, columns, stream, books, self._begin)
+        shown = BookOptions() if options is None else options
+        names = shown.schema if columns is None else columns
+        self._follows = options is not None
+        self._rebuilder = Rebuilder(shown, names, stream, books, self._begin)
 
     def _begin(self, product: str) -> Ladder:
-        if (
-            self._start is None
-        ):  # its first message may be of the run that the first frame began, or a later one
+        if self._start is None:  # perhaps all its messages are of the run that the first frame began
             return Ladder(Known(self._reading.stream.origin, proven=True))
         return self._start.begin(product)
 
     def __call__(self, level2: pl.DataFrame | None) -> pl.DataFrame:
         """Take the level2 rows of a batch of the reading, if it has any; give the book's."""
-        return self.rebuilder.empty if level2 is None else self.rebuilder(level2)
+        if level2 is None or not self._follows:
+            return self._rebuilder.empty
+        return self._rebuilder(level2)
 
     def state(self) -> BookState:
         """Give the state after what was read so far."""
         stream, effects, levels = self._reading.stream.copy(), [], [pl.DataFrame(schema=LEVELS)]
-        for product, ladder in sorted(self.rebuilder.books.items()):
+        for product, ladder in sorted(self._rebuilder.books.items()) if self._follows else ():
             known = ladder.known()
             effects.append(Effect.of(product, known, current=known.run == stream.run_of(product).name))
             levels.append(levels_of(product, *ladder.levels()))
         return BookState(products_of(effects), pl.concat(levels), stream)
+
+    def report(self, tickers: Tickers | None = None) -> BookReport:
+        """Give what the books met."""
+        return counts_of(self._rebuilder.books, tickers)
 
 
 def head(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from cbtools.dataset import hive
 from cbtools.dataset.parquet import partition_dtypes
 from cbtools.dataset.split import DERIVED_DTYPES
 from cbtools.errors import DatasetError, unknown_name
-from cbtools.schema import RAW, SEGMENT, schema
+from cbtools.schema import RAW, SEGMENT, TABLES, schema
 
 FOOTERS: Final = 256
 """How many footers a scan reads to learn the columns, at about 0.1 ms each."""
@@ -103,7 +103,9 @@ def scan_dataset(
     if columns is not None and len(read) < len(files) and not set(columns) <= {*by, *inside}:
         inside = _columns(declared, by, files)
     types = _partition_types(declared, by, read)
-    names = list(dict.fromkeys([*(name for name in declared if name in {*inside, *by}), *inside, *by]))
+    known = declared or (schema(table) if table in TABLES else ())
+    first = [name for name in known if name in by or name in declared]
+    names = list(dict.fromkeys([*(name for name in first if name in {*inside, *by}), *inside, *by]))
     for name in columns or ():
         if name not in names:
             raise unknown_name("column", name, names)

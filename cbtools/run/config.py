@@ -3,38 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final
 
 import polars as pl
 
+from cbtools.book.rebuilder import BookOptions
 from cbtools.errors import ConfigError, unknown_name
-from cbtools.schema import CHANNELS, DERIVED, SIDE, TRADE_SIDE, columns
+from cbtools.schema import (
+    BOOK_DEPTH,
+    CHANNELS,
+    DERIVED,
+    SIDE,
+    TRADE_SIDE,
+    Column,
+    book_columns,
+    columns,
+)
 
 DEFAULT: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
-        "level2": {"partition_cols": ["product_id", "date"], "processor_options": {}},
+        "level2": {
+            "partition_cols": ["product_id", "date"],
+            "processor_options": {
+                "reconstruct_lob": True,
+                "compute_features": True,
+                "depth": BOOK_DEPTH,
+                "on": "message",
+                "gaps": "mark",
+                "bands_bps": (),
+            },
+        },
         "market_trades": {"partition_cols": ["product_id", "date"], "processor_options": {}},
         "ticker": {"partition_cols": ["date", "hour"], "processor_options": {}},
     }
 )
-"""What `run_segment` writes if it is not told otherwise."""
+"""What `run_segment` writes if it is not told otherwise.
+
+Of the options of level2, ``reconstruct_lob`` has the table ``book`` written beside it; ``depth``, ``on``,
+``gaps`` and ``bands_bps`` are those of `cbtools.rebuild_book`; without ``compute_features`` there are no bands.
+"""
 
 _KEYS: Final = ("partition_cols", "processor_options")
+_SWITCHES: Final = frozenset({"reconstruct_lob", "compute_features"})
 _PARTITION_TYPES: Final = (pl.String, pl.Boolean, pl.Int8, pl.Int32, pl.Int64, pl.Date, SIDE, TRADE_SIDE)
 
 
 @dataclass(frozen=True)
 class TableConfig:
-    """How one table is written."""
+    """How one table is written; ``columns`` where the schema does not tell them."""
 
     table: str
     partition_by: tuple[str, ...]
-    options: Mapping[str, Any] = field(default_factory=dict)
+    columns: tuple[Column, ...] | None = None
 
 
-def read_config(channel_config: Mapping[str, Mapping[str, Any]] | None) -> tuple[TableConfig, ...]:
+@dataclass(frozen=True)
+class Config:
+    """Which tables are written, and how; ``book`` tells of the book, if it is rebuilt."""
+
+    tables: tuple[TableConfig, ...]
+    book: BookOptions | None = None
+
+
+def read_config(channel_config: Mapping[str, Mapping[str, Any]] | None) -> Config:
     """Check a channel configuration and fill in the defaults.
 
     Parameters
@@ -45,8 +78,8 @@ def read_config(channel_config: Mapping[str, Mapping[str, Any]] | None) -> tuple
 
     Returns
     -------
-    tuple of TableConfig
-        In the order given.
+    Config
+        The tables in the order given, the book behind them.
 
     Raises
     ------
@@ -55,14 +88,25 @@ def read_config(channel_config: Mapping[str, Mapping[str, Any]] | None) -> tuple
 
     Examples
     --------
-    >>> read_config({"ticker": {}})[0].partition_by
+    >>> read_config({"ticker": {}}).tables[0].partition_by
     ('date', 'hour')
     """
     if channel_config is None:
         channel_config = DEFAULT
     if not isinstance(channel_config, Mapping):
         raise ConfigError(f"channel_config must be a dict of tables, not {channel_config!r}")
-    return tuple(_read_table(table, config) for table, config in channel_config.items())
+    tables, book = [], None
+    for table, config in channel_config.items():
+        tables.append(_read_table(table, config))
+        options = _read_options(table, config.get("processor_options"))
+        if table == "level2" and options["reconstruct_lob"]:
+            book = _book_options(options)
+    if book is not None:
+        (level2,) = (config for config in tables if config.table == "level2")
+        of_book = book_columns(book.depth, book.bands_bps)
+        known = {column.name for column in (*DERIVED, *of_book)}
+        tables.append(TableConfig("book", tuple(n for n in level2.partition_by if n in known), of_book))
+    return Config(tuple(tables), book)
 
 
 def _read_table(table: str, config: Mapping[str, Any]) -> TableConfig:
@@ -86,9 +130,27 @@ def _read_table(table: str, config: Mapping[str, Any]) -> TableConfig:
     for name in partition_cols:
         if name not in known:
             raise unknown_name(f"partition column of {table!r}", name, known)
-    options = config.get("processor_options") or {}
+    return TableConfig(table, tuple(partition_cols))
+
+
+def _read_options(table: str, options: Any) -> dict[str, Any]:
+    """Fill in the defaults of a table's processor_options."""
+    default = DEFAULT.get(table, {}).get("processor_options", {})
+    options = {} if options is None else options
     if not isinstance(options, Mapping):
         raise ConfigError(f"processor_options of {table!r} must be a dict, not {options!r}")
     for option in options:
-        raise ConfigError(f"unknown processor option of {table!r} {option!r}: it has none so far")
-    return TableConfig(table, tuple(partition_cols), dict(options))
+        if not default:
+            raise ConfigError(f"unknown processor option of {table!r} {option!r}: it has none")
+        if option not in default:
+            raise unknown_name(f"processor option of {table!r}", option, default)
+    for option in _SWITCHES & options.keys():
+        if not isinstance(options[option], bool):
+            raise ConfigError(f"{option} of {table!r} must be true or false, not {options[option]!r}")
+    return {**default, **options}
+
+
+def _book_options(options: Mapping[str, Any]) -> BookOptions:
+    shown = {name: value for name, value in options.items() if name not in _SWITCHES}
+    made = BookOptions(**shown)  # with the bands checked, though they may not be wanted
+    return made if options["compute_features"] else replace(made, bands_bps=())

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cbtools.book.report import BookReport
 from cbtools.dataset import Written
 from cbtools.raw.report import RawReport, as_html, as_text, counted, listed
 
@@ -20,6 +21,10 @@ class SegmentReport:
         The segment's name.
     raw : RawReport
         What was found in it.
+    book : BookReport or None
+        What the rebuilt books met; None if they were not rebuilt.
+    started_from : str
+        Of which segment the state was that the run started from.
     written : dict
         Table → `Written`: the parts, with rows and bytes.
     quarantine : pathlib.Path or None
@@ -32,6 +37,8 @@ class SegmentReport:
 
     segment: str
     raw: RawReport
+    book: BookReport | None = None
+    started_from: str = "nothing"
     written: Mapping[str, Written] = field(default_factory=dict)
     quarantine: Path | None = None
     seconds: float = 0.0
@@ -49,7 +56,8 @@ class SegmentReport:
 
     def items(self) -> list[tuple[str, str]]:
         """Give the report as pairs of a label and a text, as it is printed."""
-        shown = self.raw.items()
+        shown = [*self.raw.items(), ("started from", self.started_from)]
+        shown += self.book.items() if self.book else []
         for table, written in self.written.items():
             megabytes = written.bytes / 1e6
             shown.append(
@@ -71,3 +79,29 @@ class SegmentReport:
 
     def _repr_html_(self) -> str:
         return as_html(f"Segment {listed([self.segment])}", self.items())
+
+
+@dataclass(frozen=True)
+class InspectReport:
+    """What `inspect_raw` found.
+
+    Attributes
+    ----------
+    raw : RawReport
+        What was found in the lines.
+    book : BookReport
+        What the books met that were rebuilt from them, and how far the tickers agree with them.
+    """
+
+    raw: RawReport
+    book: BookReport
+
+    def items(self) -> list[tuple[str, str]]:
+        """Give the report as pairs of a label and a text, as it is printed."""
+        return [*self.raw.items(), *self.book.items()]
+
+    def __str__(self) -> str:
+        return as_text(self.items())
+
+    def _repr_html_(self) -> str:
+        return as_html("Inspection", self.items())

@@ -5,21 +5,25 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
+from cbtools.book.rebuilder import BookOptions
+from cbtools.book.state import LEVEL2, BookState, Follower
+from cbtools.book.tickers import BOOK, TICKER, Agreement
 from cbtools.dataset import DatasetWriter
 from cbtools.errors import DatasetError, SegmentError
 from cbtools.raw.files import Source, find_segments, segment_name
 from cbtools.raw.piece import Wanted
-from cbtools.raw.report import RawReport
+from cbtools.raw.scan import stream_of
 from cbtools.raw.stream import CHUNK_BYTES, Batch, Reading
 from cbtools.run.config import read_config
 from cbtools.run.quarantine import Quarantine
-from cbtools.run.report import SegmentReport
+from cbtools.run.report import InspectReport, SegmentReport
+from cbtools.run.states import KEEP_STATES, Found, check_keep, find_state, save_state
 from cbtools.schema import CHANNELS, schema
 
 _BEHIND: Final = 6
@@ -33,16 +37,22 @@ def run_segment(
     out: str | os.PathLike[str],
     *,
     channel_config: Mapping[str, Mapping[str, Any]] | None = None,
+    state: BookState | None = None,
+    keep_states: int = KEEP_STATES,
     strict: bool = False,
     progress: bool = False,
     chunk_bytes: int = CHUNK_BYTES,
 ) -> SegmentReport:
-    """Turn one raw segment into partitioned Parquet, in one pass over the file.
+    """Turn one raw segment into partitioned Parquet, in one pass over the file, with the book rebuilt.
 
     Nothing is seen in ``out`` before the whole segment has been read and its parts are on disk; running the
     segment again replaces its parts and touches no others. Lines that are not understood go to
     ``out/_quarantine/<segment>.ndjson``, one object a line: line, byte_offset, reason, and raw as text (or as
     ``raw_base64``, where the bytes are no UTF-8).
+
+    The books and the connection go on from segment to segment: the state after each is kept under
+    ``out/_state/``, and a segment starts from the one that its first frame continues. Where there is none, it
+    starts from the last state before it (within a day), and the books are unproven until their next snapshot.
 
     Parameters
     ----------
@@ -52,7 +62,14 @@ def run_segment(
         Root of the datasets: each table is a folder of it.
     channel_config : mapping, optional
         Table → ``{"partition_cols": [...], "processor_options": {...}}``; the tables named are written. By
-        default level2 and market_trades by product_id and date, and ticker by date and hour.
+        default level2 and market_trades by product_id and date, and ticker by date and hour. Options of
+        level2: ``reconstruct_lob`` (the table ``book`` beside level2; true by default), ``depth``, ``on``,
+        ``gaps`` and ``bands_bps`` as in `cbtools.rebuild_book`, and ``compute_features`` (true by default;
+        false: no bands).
+    state : BookState, optional
+        The state to start from, whatever is in ``out/_state/``; ``BookState()`` to start from nothing.
+    keep_states : int
+        How many states are kept in ``out/_state/``, the newest.
     strict : bool
         Raise at the first line that is not understood, and write nothing.
     progress : bool
@@ -68,7 +85,9 @@ def run_segment(
     Raises
     ------
     ConfigError
-        If the configuration is not understood; at once.
+        If the configuration is not understood, or another argument cannot be meant; at once.
+    StateError
+        With the option ``gaps="raise"``, at the first unproven row of a book; nothing is written then.
     SegmentError
         If the segment is not one file, cannot be read, or (strict) holds a line not understood.
     DatasetError
@@ -81,10 +100,12 @@ def run_segment(
     >>> with tempfile.TemporaryDirectory() as out:
     ...     report = cb.run_segment(sorted(cb.sample_path().iterdir())[0], out)
     >>> list(report.written)
-    ['level2', 'market_trades', 'ticker']
+    ['level2', 'market_trades', 'ticker', 'book']
     """
     started = time.perf_counter()
-    configs = read_config(channel_config)
+    config = read_config(channel_config)
+    check_keep(keep_states)
+    stream_of(state)
     paths = find_segments(segment)
     if len(paths) != 1:
         raise SegmentError(
@@ -92,30 +113,47 @@ def run_segment(
         )
     path, name, root = paths[0], segment_name(paths[0]), Path(out)
     columns = {table: _COUNTED & frozenset(schema(table)) for table in CHANNELS}
-    columns |= {config.table: frozenset(schema(config.table)) for config in configs}
+    columns |= {table.table: frozenset(schema(table.table)) for table in config.tables}
     try:
         with ExitStack() as stack:
             writers = {}
-            for config in configs:
-                writer = DatasetWriter(
-                    root, table=config.table, partition_by=config.partition_by, segment=name
+            for table in config.tables:
+                writers[table.table] = stack.enter_context(
+                    DatasetWriter(
+                        root,
+                        table=table.table,
+                        partition_by=table.partition_by,
+                        segment=name,
+                        columns=table.columns,
+                    )
                 )
-                writers[config.table] = stack.enter_context(writer)
+            found = Found(state, "the state given") if state is not None else find_state(root, path, name)
             quarantine = stack.enter_context(Quarantine(root, name))
             pool = stack.enter_context(ThreadPoolExecutor(1, "cbtools-write"))
             with _progress_bar(path.stat().st_size, name, shown=progress) as told:
                 wanted = Wanted(columns | {"rejects": _REJECTS}, whole=True)
-                reading = Reading(paths, wanted, chunk_bytes=chunk_bytes, progress=told, strict=strict)
-                _write_behind(reading, writers, quarantine, pool)
+                reading = Reading(
+                    paths,
+                    wanted,
+                    chunk_bytes=chunk_bytes,
+                    progress=told,
+                    strict=strict,
+                    start=stream_of(found.state),
+                )
+                follower = Follower(reading, config.book, found.state)
+                _write_behind(_with_book(reading, follower), writers, quarantine, pool)
             for writer in writers.values():
                 writer.finish()
-            written = {table: writer.publish() for table, writer in writers.items()}
+            written = {name: writer.publish() for name, writer in writers.items()}
             kept = quarantine.publish()
+            save_state(root, name, follower.state(), keep_states)
     except OSError as error:  # reading raises a SegmentError: this is of writing
         raise DatasetError(f"cannot write to {root}: {error.strerror or error}") from error
     return SegmentReport(
         segment=name,
         raw=reading.report,
+        book=follower.report() if config.book else None,
+        started_from=found.whence,
         written=written,
         quarantine=kept,
         seconds=time.perf_counter() - started,
@@ -123,8 +161,11 @@ def run_segment(
     )
 
 
-def inspect_raw(source: Source, *, progress: bool = False, chunk_bytes: int = CHUNK_BYTES) -> RawReport:
-    """Read raw segments for what is in them, and write nothing.
+def inspect_raw(source: Source, *, progress: bool = False, chunk_bytes: int = CHUNK_BYTES) -> InspectReport:
+    """Read raw segments for what is in them, rebuild the books, and write nothing.
+
+    The books' best prices are compared with those that the feed's tickers name at their sequence_num: the
+    feed's own proof of the book.
 
     Parameters
     ----------
@@ -137,7 +178,8 @@ def inspect_raw(source: Source, *, progress: bool = False, chunk_bytes: int = CH
 
     Returns
     -------
-    RawReport
+    InspectReport
+        ``raw``: what was found in the lines; ``book``: what the books met.
 
     Raises
     ------
@@ -147,21 +189,36 @@ def inspect_raw(source: Source, *, progress: bool = False, chunk_bytes: int = CH
     Examples
     --------
     >>> import cbtools as cb
-    >>> cb.inspect_raw(cb.sample_path()).connections
-    2
+    >>> report = cb.inspect_raw(cb.sample_path())
+    >>> report.raw.connections, report.book.products["BTC-USD"].agreement
+    (2, 1.0)
     """
     paths = find_segments(source)
     columns = {table: _COUNTED & frozenset(schema(table)) for table in CHANNELS}
+    columns |= {"level2": LEVEL2, "ticker": frozenset(TICKER)}
     size = sum(path.stat().st_size for path in paths)
     with _progress_bar(size, f"{len(paths)} segments", shown=progress) as told:
         reading = Reading(paths, Wanted(columns, whole=True), chunk_bytes=chunk_bytes, progress=told)
-        for _ in reading:
-            pass
-    return reading.report
+        follower, agreement = Follower(reading, BookOptions(depth=1), columns=BOOK), Agreement()
+        for batch in reading:
+            agreement.add(follower(batch.tables.get("level2")), batch.tables.get("ticker"))
+    return InspectReport(reading.report, follower.report(agreement.found()))
+
+
+def _with_book(reading: Reading, follower: Follower) -> Iterator[Batch]:
+    """Add the rows of the book to each batch."""
+    for batch in reading:
+        book = follower(batch.tables.get("level2"))
+        if book.height:
+            batch.tables["book"] = book
+        yield batch
 
 
 def _write_behind(
-    reading: Reading, writers: Mapping[str, DatasetWriter], quarantine: Quarantine, pool: ThreadPoolExecutor
+    batches: Iterable[Batch],
+    writers: Mapping[str, DatasetWriter],
+    quarantine: Quarantine,
+    pool: ThreadPoolExecutor,
 ) -> None:
     """Write batches in the other thread, in order, while the next ones are decoded."""
 
@@ -173,7 +230,7 @@ def _write_behind(
                 quarantine.write(frame)
 
     waiting: deque[Future[None]] = deque()
-    for batch in reading:
+    for batch in batches:
         waiting.append(pool.submit(write, batch))
         if len(waiting) > _BEHIND:
             waiting.popleft().result()
