@@ -37,6 +37,10 @@ ORDER = [
         "__init__",
     ),
     *_package(
+        "dataset", "hive", "order", "parquet", "split", "draft", "written", "scan", "write", "__init__"
+    ),
+    "plot",
+    *_package(
         "book",
         "ladder",
         "messages",
@@ -45,15 +49,13 @@ ORDER = [
         "report",
         "effect",
         "state",
+        "states",
         "rebuild",
+        "instant",
         "tickers",
         "__init__",
     ),
-    *_package(
-        "dataset", "hive", "order", "parquet", "split", "draft", "written", "scan", "write", "__init__"
-    ),
     *_package("run", "config", "quarantine", "report", "states", "segment", "__init__"),
-    "plot",
     *_package("_simulate", "draws", "book", "products", "market", "wire", "exchange", "recorder", "__init__"),
     *("simulate", "samples"),
     "__init__",  # below it, what uses the package as everybody does

@@ -80,7 +80,7 @@ def rebuild_book(
     options = BookOptions(depth, on, gaps, bands_bps)
     if start is not None and not isinstance(start, BookState):
         raise ConfigError(f"start must be a BookState, not {start!r}")
-    has_runs = _check(level2)
+    has_runs = check_level2(level2)
 
     def begin(columns: list[str]) -> tuple[list[str], Step]:
         rebuilder, whole = _rebuilder(options, columns, start), Whole()
@@ -95,7 +95,8 @@ def rebuild_book(
     return stateful(level2.lazy(), begin, options.schema, "BOOK", by=by)
 
 
-def _check(level2: pl.LazyFrame | pl.DataFrame) -> bool:
+def check_level2(level2: pl.LazyFrame | pl.DataFrame) -> bool:
+    """Refuse what is no level2 frame; tell whether its rows name their runs."""
     if not isinstance(level2, pl.LazyFrame | pl.DataFrame):
         raise ConfigError(f"level2 must be a Polars frame, e.g. cb.scan_raw(path, 'level2'), not {level2!r}")
     found, expected = level2.lazy().collect_schema(), schema("level2")

@@ -111,14 +111,13 @@ class Rebuilder:
                 raise _refusal(level2.row(int(batch.first_rows[unproven[0]]), named=True))
         if self._options.gaps == "drop":
             kept &= told[self._kernels.TOLD_STATE] == _OK
-        series = {}
-        for name in _OF_FRAME:
-            if name in self.schema:
-                series[name] = level2[name].gather(batch.first_rows)
+        first_rows = batch.first_rows
+        if not kept.all():
+            first_rows, told, columns = first_rows[kept], told[:, kept], columns[:, kept]
+        series = {name: level2[name].gather(first_rows) for name in _OF_FRAME if name in self.schema}
         series |= self._shown.series(columns, fewest)
         series |= self._told(told)
-        frame = pl.DataFrame({name: series[name] for name in self.schema})
-        return frame if kept.all() else frame.filter(pl.Series(kept))
+        return pl.DataFrame({name: series[name] for name in self.schema})
 
     def _rebuild(
         self, book: Ladder, rows: Rows, messages: Messages, slots: npt.NDArray[np.int32], fresh: I64,

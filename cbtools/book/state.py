@@ -67,9 +67,9 @@ class BookState:
     Examples
     --------
     >>> import cbtools as cb
-    >>> first, second = sorted(cb.sample_path().iterdir())
+    >>> first, *rest = sorted(cb.sample_path().iterdir())
     >>> state = cb.BookState.read(first)
-    >>> state.then(cb.BookState.read(second)) == cb.BookState.read(second, start=state)
+    >>> state.then(cb.BookState.read(rest)) == cb.BookState.read(rest, start=state)
     True
     """
 

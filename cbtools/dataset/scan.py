@@ -97,15 +97,15 @@ def scan_dataset(
     folder = hive.dataset_root(root, table)
     files = _find(folder, Path(root), table)
     by = _partition_columns(folder, files)
-    declared = dict(schema(table)) if table is not None and table in RAW else {}  # a book has its own depth
+    known = dict(schema(table)) if table is not None and table in TABLES else {}
+    declared = known if table in RAW else {}  # a book has its own depth
     read = files if footers == "all" else _sample(files)
     inside = _columns(declared, by, read)
     if columns is not None and len(read) < len(files) and not set(columns) <= {*by, *inside}:
         inside = _columns(declared, by, files)
     types = _partition_types(declared, by, read)
-    known = declared or (schema(table) if table in TABLES else ())
     first = [name for name in known if name in by or name in declared]
-    names = list(dict.fromkeys([*(name for name in first if name in {*inside, *by}), *inside, *by]))
+    names = list(dict.fromkeys([*first, *inside, *by]))
     for name in columns or ():
         if name not in names:
             raise unknown_name("column", name, names)

@@ -42,7 +42,7 @@ DEFAULT: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
 """What `run_segment` writes if it is not told otherwise.
 
 Of the options of level2, ``reconstruct_lob`` has the table ``book`` written beside it; ``depth``, ``on``,
-``gaps`` and ``bands_bps`` are those of `cbtools.rebuild_book`; without ``compute_features`` there are no bands.
+``gaps`` and ``bands_bps`` are those of `cbtools.rebuild_book`; without ``compute_features``, no bands.
 """
 
 _KEYS: Final = ("partition_cols", "processor_options")

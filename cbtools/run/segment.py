@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from cbtools.book.rebuilder import BookOptions
 from cbtools.book.state import LEVEL2, BookState, Follower
+from cbtools.book.states import keep_state
 from cbtools.book.tickers import BOOK, TICKER, Agreement
 from cbtools.dataset import DatasetWriter
 from cbtools.errors import DatasetError, SegmentError
@@ -23,7 +24,7 @@ from cbtools.raw.stream import CHUNK_BYTES, Batch, Reading
 from cbtools.run.config import read_config
 from cbtools.run.quarantine import Quarantine
 from cbtools.run.report import InspectReport, SegmentReport
-from cbtools.run.states import KEEP_STATES, Found, check_keep, find_state, save_state
+from cbtools.run.states import KEEP_STATES, Found, check_keep, find_state
 from cbtools.schema import CHANNELS, schema
 
 _BEHIND: Final = 6
@@ -146,7 +147,7 @@ def run_segment(
                 writer.finish()
             written = {name: writer.publish() for name, writer in writers.items()}
             kept = quarantine.publish()
-            save_state(root, name, follower.state(), keep_states)
+            keep_state(root, name, follower.state(), keep_states)
     except OSError as error:  # reading raises a SegmentError: this is of writing
         raise DatasetError(f"cannot write to {root}: {error.strerror or error}") from error
     return SegmentReport(

@@ -1,4 +1,4 @@
-"""The states kept between runs, in ``root/_state/``: one after each segment, the newest of them."""
+"""Which of the states kept between runs a segment starts from."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cbtools.book.state import BookState, head
-from cbtools.errors import ConfigError, StateError
+from cbtools.book.state import BookState
+from cbtools.book.states import kept_states
+from cbtools.errors import ConfigError
 from cbtools.raw.piece import Wanted
 from cbtools.raw.sequence import NO_NUMBER, NO_TIME, Stream
 from cbtools.raw.stream import Reading
 
-FOLDER: Final = "_state"
 KEEP_STATES: Final = 16
 
 _DAY: Final = 86_400 * 10**9
@@ -25,13 +25,6 @@ class Found:
 
     state: BookState | None
     whence: str
-
-
-@dataclass(frozen=True)
-class _Kept:
-    path: Path
-    last: int
-    time: int
 
 
 def check_keep(keep: int) -> None:
@@ -47,14 +40,8 @@ def find_state(root: Path, path: Path, segment: str) -> Found:
     begins, the last one, whose books are then unproven, as behind any gap. Neither is taken that is a day
     away, nor the segment's own, so that running it again gives the same again.
     """
-    kept, unreadable = [], 0
-    for file in sorted((root / FOLDER).glob("*.parquet")):
-        if file.stem != segment:
-            try:
-                stream = head(file)["stream"]
-                kept.append(_Kept(file, stream["last"], stream["last_time"]))
-            except StateError:
-                unreadable += 1
+    kept, unreadable = kept_states(root)
+    kept = [state for state in kept if state.segment != segment]
     first = _first_frame(path) if kept else Stream()
     begin = first.first_time if first.first != NO_NUMBER else first.origin
     near = [state for state in kept if NO_TIME not in (state.time, begin) and abs(begin - state.time) < _DAY]
@@ -62,17 +49,8 @@ def find_state(root: Path, path: Path, segment: str) -> Found:
     chosen = chosen or [state for state in near if state.time <= begin]
     if chosen:
         best = max(chosen, key=lambda state: state.time)
-        return Found(BookState.load(best.path), best.path.stem)
+        return Found(best.load(), best.segment)
     return Found(None, f"nothing: {unreadable} states cannot be read" if unreadable else "nothing")
-
-
-def save_state(root: Path, segment: str, state: BookState, keep: int) -> Path:
-    """Keep the state after a segment, and of the others the newest."""
-    path = state.save(root / FOLDER / f"{segment}.parquet")
-    others = [file for file in (root / FOLDER).glob("*.parquet") if file != path]
-    for old in sorted(others, key=lambda file: file.stat().st_mtime_ns)[: max(0, len(others) - keep + 1)]:
-        old.unlink(missing_ok=True)
-    return path
 
 
 def _first_frame(path: Path) -> Stream:
