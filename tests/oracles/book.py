@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from math import inf, nan
 from typing import Any
 
 Row = dict[str, Any]
@@ -147,19 +146,14 @@ def band(bids: list[Any], asks: list[Any], width: float, *, known: bool) -> Row:
     mid = (asks[0][0] + bids[0][0]) / 2
     bid_depth = ask_depth = 0.0
     for price, size in bids:
-        if divided(1e4 * (mid - price), mid) <= width:
+        if 1e4 * (mid - price) / mid <= width:
             bid_depth += size
     for price, size in asks:
-        if divided(1e4 * (price - mid), mid) <= width:
+        if 1e4 * (price - mid) / mid <= width:
             ask_depth += size
     total = bid_depth + ask_depth
-    imbalance = None if total == 0 else divided(bid_depth - ask_depth, total)
+    imbalance = None if total == 0 else (bid_depth - ask_depth) / total
     return dict(zip(names, (bid_depth, ask_depth, imbalance), strict=True))
-
-
-def divided(a: float, b: float) -> float:
-    """Divide as the processor does: the mid of two subnormal prices may be 0."""
-    return a / b if b else (inf if a > 0 else nan)
 
 
 def is_told(on: str, before: Row | None, row: Row, depth: int) -> bool:
