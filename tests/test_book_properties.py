@@ -1,0 +1,403 @@
+"""Random order flow: whatever the rows are, and however they are cut, the book is the oracle's.
+
+Short flows are played by hypothesis, so that a failure shrinks; longer ones come from a seed.
+"""
+
+import os
+import random
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+import book_laws
+import laws
+import polars as pl
+import pytest
+import wire
+from book_flows import GAPS, NOON, ON, PRODUCTS, Feed, cut, flow, frames, lines, options
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from oracles import book as oracle
+from oracles import raw
+
+import cbtools as cb
+from cbtools.lazy import source
+
+FULL = bool(os.environ.get("CBTOOLS_FULL"))
+DICE = st.randoms(use_true_random=False)
+SEEDS = st.integers(0, 2**32).map(random.Random)
+
+
+def examples(usual):
+    """Set the number of examples; the full run takes thirty times as many."""
+    return settings(
+        max_examples=usual * (30 if FULL else 1),
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+# --- the rows are the oracle's
+
+
+def starts(rows):
+    """Tell where a frame ends and the next begins, both ends of the table included."""
+    names = [*oracle.TOLD]
+    edges = [k for k in range(1, len(rows)) if any(rows[k][name] != rows[k - 1][name] for name in names)]
+    return [0, *edges, len(rows)]
+
+
+@examples(120)
+@given(DICE)
+def test_short_flows(dice):
+    level2, rows = flow(dice, dice.randint(0, 10))
+    book_laws.same_as_oracle(level2, rows, **options(dice))
+
+
+@examples(60)
+@given(SEEDS)
+def test_long_flows(dice):
+    level2, rows = flow(dice, dice.choice([30, 100, 300]))
+    book_laws.same_as_oracle(level2.lazy(), rows, **options(dice))
+
+
+@pytest.mark.parametrize("on", ON)
+@pytest.mark.parametrize("gaps", GAPS)
+@pytest.mark.parametrize("depth", [1, 2, 10, 40])
+def test_every_option(on, gaps, depth):
+    for seed in range(5):
+        level2, rows = flow(random.Random(seed), 60)
+        book_laws.same_as_oracle(level2, rows, on=on, gaps=gaps, depth=depth, bands_bps=(1, 1e4))
+
+
+def test_flows_reach_every_state():
+    """What the laws here are tried on: else they would hold of nothing."""
+    found, counts = {}, dict.fromkeys(("absent_deletes", "early_changes", "snapshots"), 0)
+    for seed in range(60):
+        books = {}
+        for row in oracle.rebuild(flow(random.Random(seed), 100)[1], books=books):
+            found[row["book_state"]] = found.get(row["book_state"], 0) + 1
+        for name in counts:
+            counts[name] += sum(getattr(book, name) for book in books.values())
+    assert found.keys() == set(book_laws.STATE.categories)
+    assert min(found.values()) > 50
+    assert min(counts.values()) > 100
+
+
+@examples(40)
+@given(SEEDS)
+def test_raise_at_the_first_unproven_row(dice):
+    level2, rows = flow(dice, dice.choice([3, 10, 40]))
+    on = dice.choice(ON)
+    try:
+        expected = oracle.rebuild(rows, depth=3, on=on, gaps="raise")
+    except oracle.Unproven:
+        with pytest.raises(cb.StateError):
+            cb.rebuild_book(level2, depth=3, on=on, gaps="raise").collect()
+    else:
+        book_laws.same_rows(
+            cb.rebuild_book(level2, depth=3, on=on, gaps="raise").collect(), expected, depth=3
+        )
+
+
+# --- laws of the frame
+
+
+def chunked(dice, frame):
+    """Cut a frame into chunks, which stay as they are."""
+    cuts = sorted(dice.randint(0, frame.height) for _ in range(dice.randint(0, 8)))
+    parts = [frame[low:high] for low, high in pairwise([0, *cuts, frame.height])]
+    return pl.concat(parts, rechunk=False)
+
+
+def batched(dice, frame, most):
+    """Give a frame lazily in batches of a few rows, some of none."""
+    cuts = [0]
+    while cuts[-1] < frame.height:
+        cuts.append(min(frame.height, cuts[-1] + dice.randint(0, most)))
+
+    def batches(columns, predicate):
+        for low, high in pairwise(cuts):
+            yield frame[low:high]
+
+    return source(batches, frame.schema, "BATCHES")
+
+
+@examples(60)
+@given(SEEDS)
+def test_the_cut_of_the_frame_does_not_matter(dice):
+    level2, _ = flow(dice, dice.choice([5, 20, 60]))
+    chosen = options(dice)
+    whole = cb.rebuild_book(level2, **chosen).collect()
+    cut = chunked(dice, level2)
+    for other in (cut, cut.lazy(), batched(dice, level2, 1), batched(dice, level2, dice.choice([3, 17]))):
+        laws.assert_same(cb.rebuild_book(other, **chosen).collect(), whole, "book")
+
+
+@examples(30)
+@given(SEEDS)
+def test_products_do_not_mix(dice):
+    level2, rows = flow(dice, dice.choice([5, 20, 60]))
+    chosen = options(dice)
+    book = cb.rebuild_book(level2, **chosen)
+    for product_id in {row["product_id"] for row in rows}:
+        is_its = pl.col("product_id") == product_id
+        expected = book.collect().filter(is_its)
+        laws.assert_same(cb.rebuild_book(level2.filter(is_its), **chosen).collect(), expected, product_id)
+        laws.assert_same(cb.rebuild_book(level2.lazy().filter(is_its), **chosen).collect(), expected, "lazy")
+        laws.assert_same(book.filter(is_its).collect(), expected, "predicate")
+
+
+@examples(30)
+@given(SEEDS)
+def test_a_row_depends_on_nothing_later(dice):
+    """A prefix of the frames gives a prefix of the rows; and half a message is a message of its own."""
+    level2, rows = flow(dice, dice.choice([5, 20, 60]))
+    chosen = options(dice)
+    whole = cb.rebuild_book(level2, **chosen).collect()
+    for _ in range(3):
+        edge = dice.choice(starts(rows))
+        got = cb.rebuild_book(level2[:edge], **chosen).collect()
+        laws.assert_same(got, whole.head(got.height), "book")
+        book_laws.same_as_oracle(level2[:edge], rows[:edge], **chosen)
+        anywhere = dice.randint(0, len(rows))
+        book_laws.same_as_oracle(level2[:anywhere], rows[:anywhere], **chosen)
+
+
+@examples(40)
+@given(SEEDS)
+def test_a_query_may_be_narrowed(dice):
+    """Columns, rows and a limit asked of the book are those of the whole."""
+    level2, _ = flow(dice, dice.choice([5, 20, 60]))
+    chosen = options(dice)
+    book = cb.rebuild_book(batched(dice, level2, 50) if dice.random() < 0.5 else level2, **chosen)
+    whole = book.collect()
+    assert book.collect_schema() == whole.schema
+    columns = dice.sample(whole.columns, dice.randint(1, 5))
+    laws.assert_same(book.select(columns).collect(), whole.select(columns), "columns")
+    conditions = [
+        pl.col("book_state") == "ok",
+        pl.col("bid_price_1") > 1,
+        pl.col("n_asks") < 3,
+        pl.col("product_id") == "BTC-USD",
+        pl.col("product_id").is_in(["ETH-USD", "A"]) & (pl.col("line") > 4),
+        pl.col("proven_since").is_null(),
+    ]
+    for condition in dice.sample(conditions, 3):
+        laws.assert_same(book.filter(condition).collect(), whole.filter(condition), "rows")
+        one = book.filter(condition).select(columns).collect()
+        laws.assert_same(one, whole.filter(condition).select(columns), "rows of columns")
+        some = book.filter(condition).head(3).collect()
+        laws.assert_same(some, whole.filter(condition).head(3), "first of the rows")
+    limit = dice.randint(0, 9)
+    laws.assert_same(book.head(limit).collect(), whole.head(limit), "limit")
+    laws.assert_same(book.select(columns).head(limit).collect(), whole.select(columns).head(limit), "both")
+    assert book.select(pl.len()).collect().item() == whole.height
+
+
+@examples(20)
+@given(SEEDS)
+def test_only_the_columns_of_the_book_are_needed(dice):
+    """event_time is not, nor does anything behind the table's columns matter."""
+    level2, _ = flow(dice, 20)
+    chosen = options(dice)
+    expected = cb.rebuild_book(level2, **chosen).collect()
+    other = level2.drop("event_time").with_columns(segment=pl.lit("x"))
+    laws.assert_same(cb.rebuild_book(other, **chosen).collect(), expected, "book")
+    columns = dice.sample(other.columns, other.width)
+    laws.assert_same(cb.rebuild_book(other.select(columns), **chosen).collect(), expected, "another order")
+
+
+# --- the book at an instant
+
+
+@examples(40)
+@given(SEEDS)
+def test_book_at_is_the_book_of_the_messages_till_then(dice):
+    """Times of receipt grow here, by microseconds, which is as fine as a datetime is."""
+    drawn = frames(dice, dice.choice([5, 20, 40]))
+    rows, now = [], NOON
+    bare = dice.random() < 0.3
+    for frame in drawn:
+        now += dice.choice([0, 1000, 1000, 5000])
+        times = {"server_time": now if bare else now + 10_000, "capture_time": None if bare else now}
+        rows += [{**row, **times} for row in frame]
+    if not rows:
+        return
+    level2 = book_laws.as_level2(rows)
+    when = NOON + 1000 * dice.randint(-1, (now - NOON) // 1000 + 1)
+    product_id = dice.choice(PRODUCTS)
+    books: dict[str, oracle.Book] = {}
+    till_then = [row for row in rows if (row["server_time"] if bare else row["capture_time"]) <= when]
+    oracle.rebuild(till_then, depth=1, books=books)
+    book = books.get(product_id, oracle.Book())
+    instant = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=when // 1000)
+    asked = dice.choice([instant, instant.replace(tzinfo=None), instant.isoformat()])
+    if not book.has_book:
+        with pytest.raises(cb.StateError):
+            cb.book_at(level2, asked, product_id)
+        return
+    got = cb.book_at(dice.choice([level2, level2.lazy()]), asked, product_id)
+    for side, frame in (("bid", got.bids), ("ask", got.asks)):
+        assert frame.schema == {"price": pl.Float64, "size": pl.Float64}
+        assert frame.rows() == book.best_first(side)
+    told = oracle.shown(book, 1)
+    assert (got.product_id, got.book_state) == (product_id, told["book_state"])
+    assert (got.sequence_num, got.connection, got.line) == tuple(
+        book.last[name] for name in ("sequence_num", "connection", "line")
+    )
+
+
+# --- recordings
+
+
+def decoded(segments):
+    """Read level2 with the oracle."""
+    return raw.decode(segments).rows["level2"]
+
+
+@examples(100)
+@given(SEEDS)
+def test_recordings(tmp_path, dice):
+    """From the bytes to the book, oracle against package."""
+    segments = cut(dice, lines(dice), dice.choice([1, 1, 3]))
+    paths = laws.write_segments(segments, tmp_path)
+    chunk_bytes = dice.choice([1, 150, 1000, 1 << 20])
+    level2 = cb.scan_raw(paths, "level2", chunk_bytes=chunk_bytes)
+    book_laws.same_as_oracle(level2, decoded(segments), **options(dice))
+
+
+@examples(40)
+@given(SEEDS)
+def test_a_recording_s_products_do_not_mix(tmp_path, dice):
+    paths = laws.write_segments(cut(dice, lines(dice), 2), tmp_path)
+    chosen = options(dice)
+    whole = cb.rebuild_book(cb.scan_raw(paths, "level2"), **chosen).collect()
+    for product_id in PRODUCTS:
+        one = cb.scan_raw(paths, "level2", products=[product_id])
+        expected = whole.filter(pl.col("product_id") == product_id)
+        laws.assert_same(cb.rebuild_book(one, **chosen).collect(), expected, product_id)
+
+
+def test_recordings_reach_every_state():
+    found: dict[str, int] = {}
+    for seed in range(100):
+        for row in oracle.rebuild(decoded([wire.segment(*lines(random.Random(seed)))])):
+            found[row["book_state"]] = found.get(row["book_state"], 0) + 1
+    assert found.keys() == set(book_laws.STATE.categories)
+    assert min(found.values()) > 20
+
+
+# --- states
+
+
+@examples(100)
+@given(SEEDS)
+def test_segments_go_on_from_the_state_before(tmp_path, dice):
+    """Each from the state after the one before, kept or saved: the rows, and the state, of the whole."""
+    segments = cut(dice, lines(dice), dice.choice([2, 3, 5]))
+    paths = laws.write_segments(segments, tmp_path)
+    chosen = options(dice)
+    whole = cb.rebuild_book(cb.scan_raw(paths, "level2"), **chosen).collect()
+    state, parts = cb.BookState(), []
+    for path in paths:
+        level2 = cb.scan_raw(path, "level2", start=state)
+        parts.append(cb.rebuild_book(level2, start=state, **chosen).collect())
+        state = cb.BookState.read(path, start=state)
+        if dice.random() < 0.5:
+            state.save(tmp_path / "state")
+            loaded = cb.BookState.load(tmp_path / "state")
+            assert loaded == state
+            state = loaded
+    laws.assert_same(pl.concat(parts), whole, "book")
+    assert state == cb.BookState.read(paths)
+
+
+@examples(60)
+@given(SEEDS)
+def test_raw_tables_go_on_from_the_state_before(tmp_path, dice):
+    """Decoding goes on too: connections, runs and repeats are told as in one stream."""
+    paths = laws.write_segments(cut(dice, lines(dice), 3), tmp_path)
+    whole = cb.read_raw(paths).level2
+    state, parts = cb.BookState(), []
+    for path in paths:
+        parts.append(cb.read_raw(path, start=state).level2)
+        state = cb.BookState.read(path, start=state)
+    laws.assert_same(pl.concat(parts), whole, "level2")
+
+
+@examples(60)
+@given(SEEDS)
+def test_a_state_is_what_the_messages_left(tmp_path, dice):
+    segments = cut(dice, lines(dice), dice.choice([1, 2]))
+    books: dict[str, oracle.Book] = {}
+    oracle.rebuild(decoded(segments), depth=1, books=books)
+    paths = laws.write_segments(segments, tmp_path)
+    book_laws.same_state(cb.BookState.read(paths), books)
+    # alone, the last is an effect: deletions that may hit what lies beneath are part of it
+    alone: dict[str, oracle.Book] = {}
+    oracle.rebuild(decoded(segments[-1:]), depth=1, books=alone)
+    book_laws.same_state(cb.BookState.read(paths[-1]), alone)
+
+
+@examples(60)
+@given(SEEDS)
+def test_then_is_associative_and_the_empty_state_is_neutral(tmp_path, dice):
+    """Of segments that go on from each other, and of any."""
+    if dice.random() < 0.5:
+        segments = cut(dice, lines(dice, 40), 3)
+    else:
+        segments = [wire.segment(*lines(dice, 12)) for _ in range(3)]
+    a, b, c = (cb.BookState.read(path) for path in laws.write_segments(segments, tmp_path))
+    assert a.then(b).then(c) == a.then(b.then(c))
+    for one in (a, b.then(c)):
+        assert cb.BookState().then(one) == one
+        assert one.then(cb.BookState()) == one
+    assert (a == b) == (b == a)
+
+
+@examples(100)
+@given(SEEDS)
+def test_effects_side_by_side(tmp_path, dice):
+    """What is proven of effects composed is proven of the stream, with the same levels; never more."""
+    segments = cut(dice, lines(dice), dice.choice([2, 3]))
+    paths = laws.write_segments(segments, tmp_path)
+    together = cb.BookState.read(paths)
+    composed = cb.BookState()
+    for path in paths:
+        composed = composed.then(cb.BookState.read(path))
+    assert proven(composed) <= proven(together)
+    for product_id in proven(composed):
+        is_its = pl.col("product_id") == product_id
+        laws.assert_same(composed.levels.filter(is_its), together.levels.filter(is_its), product_id)
+
+
+@examples(60)
+@given(SEEDS)
+def test_then_is_reading_on(tmp_path, dice):
+    """Where nothing is wrong around the cut, the composed state is the state of the stream."""
+    feed = Feed(dice, 0.0)
+    whole = [feed.line() for _ in range(dice.randint(2, 25))]
+    paths = laws.write_segments(cut(dice, whole, 2), tmp_path)
+    one, other = (cb.BookState.read(path) for path in paths)
+    assert one.then(other) == cb.BookState.read(paths)
+    assert one.then(other) == cb.BookState.read(paths[1], start=one)
+
+
+@examples(60)
+@given(SEEDS)
+def test_nothing_is_proven_across_a_gap(tmp_path, dice):
+    """A state composed with one that does not go on from it proves only what the later one proves alone."""
+    feed = Feed(dice, dice.choice([0.0, 0.1]))
+    first = [feed.line() for _ in range(dice.randint(1, 12))]
+    feed.number += dice.randint(1, 3)
+    feed.faults = 0.0
+    second = [feed.line() for _ in range(dice.randint(1, 12))]
+    paths = laws.write_segments([wire.segment(*first), wire.segment(*second)], tmp_path)
+    one, other = (cb.BookState.read(path) for path in paths)
+    assert proven(one.then(other)) == proven(other)
+    assert proven(one.then(other)) == proven(cb.BookState.read(paths))
+
+
+def proven(state):
+    """Give the products whose books are proven as of the end of what was read."""
+    return set(state.products.filter("has_book", "proven", "current")["product_id"])
