@@ -1,9 +1,9 @@
 """The order book of one product, rebuilt over a batch of its level changes.
 
-All prices of a batch, and all that the book holds already, are ranked first: a hash table gives each price
-its slot, and a slot its rank. Then the book is a dense ladder by rank, a size for each side: a change is one
-store, and the best levels are found by walking from the best outwards. (Keeping a side as a sorted array
-costs fifty times as much on a full book, where an insertion moves thousands of levels.)
+A hash table gives each price a slot, which holds its size on either side: a change is one look-up and one
+store. The slots are ranked by price before a batch is applied, the new ones merged with those known, so that
+the best levels are found by walking the ranks from the best outwards. (Keeping a side as a sorted array costs
+fifty times as much on a full book, where an insertion moves thousands of levels.)
 
 A message's rows may lie in several pieces, between rows of other products. Nothing is given out before the
 last of them is applied.
@@ -52,7 +52,7 @@ _ZERO, _ONE, _TWO = np.arange(3)
 _MINUS = np.int64(-1)
 _MIX = np.int64(-7046029254386353131)
 _HIGH = np.int64(29)
-_UNTOUCHED = -1.0  # size at a price where a side without a book was never touched
+_UNTOUCHED = -1.0  # size of a side at a price where, without a book, it was never touched
 _MISSING = np.nan
 
 
@@ -63,67 +63,77 @@ def _place(key: np.int64, mask: np.int64) -> np.int64:
 
 
 @kernel
-def find(bits: I64, pieces: I64, table: I64, marks: I64, slots: I32, fresh: I64) -> int:
+def find(bits: I64, pieces: I64, at: I64, table: I64, marks: I64, slots: I32, fresh: I64) -> int:
     """Give each row of these pieces its price's slot, and list the prices not met before.
 
-    ``table`` holds pairs of a key (the bits of a price) and its slot + 1. Returns how many are in ``fresh``.
+    ``table`` holds pairs of a key (the bits of a price) and its slot + 1. It stops where ``fresh`` is full;
+    ``at`` is the piece and the row to go on from, the rows of a piece being counted from its own first one.
+    Returns how many are in ``fresh``.
     """
     mask = np.int64(len(table) // 2 - 1)
     known = marks[KNOWN]
     n = known
-    for p in range(pieces.shape[1]):
-        for i in range(pieces[FROM, p], pieces[TO, p]):
+    full = known + len(fresh)
+    while at[0] < pieces.shape[1]:
+        first, end = pieces[FROM, at[0]], pieces[TO, at[0]]
+        for i in range(first + at[1], end):
             key = bits[i]
             h = _place(key, mask)
             while table[2 * h + 1] != 0 and table[2 * h] != key:
                 h = (h + 1) & mask
-            if table[2 * h + 1] == 0:
-                table[2 * h] = key
+            slot = table[2 * h + 1]
+            if slot == 0:
+                if n == full:
+                    at[1] = i - first
+                    return int(n - known)
                 fresh[n - known] = key
                 n += 1
-                table[2 * h + 1] = n
-            slots[i] = table[2 * h + 1] - 1
+                slot = n
+                table[2 * h] = key
+                table[2 * h + 1] = slot
+            slots[i] = slot - 1
+        at[0] += 1
+        at[1] = 0
     return int(n - known)
 
 
 @kernel
-def merge(fresh: F64, order: I64, price: F64, size: F64, slot_at: I32, rank_of: I32, marks: I64) -> None:
-    """Put new prices in the ladder; ``order`` sorts them. From the top down, so each moves once."""
+def merge(fresh: F64, order: I64, price: F64, slot_at: I32, size: F64, marks: I64) -> None:
+    """Rank new prices among the known; ``order`` sorts them. From the top down, so each moves once."""
     known = marks[KNOWN]
-    best_bid = slot_at[marks[BEST_BID]] if marks[BEST_BID] != NONE else _MINUS
-    best_ask = slot_at[marks[BEST_ASK]] if marks[BEST_ASK] != NONE else _MINUS
     empty = 0.0 if marks[HAS_BOOK] else _UNTOUCHED
+    for slot in range(known, known + len(order)):
+        size[slot, BID] = empty
+        size[slot, ASK] = empty
+    below_bid, below_ask = _ZERO, _ZERO
+    best_bid, best_ask = marks[BEST_BID], marks[BEST_ASK]
     i = known - 1
     to = known + len(order) - 1
     for j in range(len(order) - 1, -1, -1):
         new = fresh[order[j]]
         while i >= 0 and price[i] > new:
             price[to] = price[i]
-            size[BID, to] = size[BID, i]
-            size[ASK, to] = size[ASK, i]
             slot_at[to] = slot_at[i]
-            rank_of[slot_at[i]] = to
             i -= 1
             to -= 1
         price[to] = new
-        size[BID, to] = empty
-        size[ASK, to] = empty
         slot_at[to] = known + order[j]
-        rank_of[known + order[j]] = to
         to -= 1
+        below_bid += i < best_bid
+        below_ask += i < best_ask
     marks[KNOWN] = known + len(order)
-    if best_bid >= 0:
-        marks[BEST_BID] = rank_of[best_bid]
-    if best_ask >= 0:
-        marks[BEST_ASK] = rank_of[best_ask]
+    if best_bid != NONE:
+        marks[BEST_BID] = best_bid + below_bid
+    if best_ask != NONE:
+        marks[BEST_ASK] = best_ask + below_ask
 
 
 @kernel
 def settle(
-    price: F64, size: F64, table: I64, bits: I64, new_price: F64, new_size: F64, slot_at: I32, rank_of: I32,
-    marks: I64,
+    price: F64, slot_at: I32, size: F64, new_price: F64, bits: I64, new_slot_at: I32, new_size: F64,
+    table: I64, marks: I64,
 ) -> None:  # fmt: skip
-    """Build a ladder of the levels of another one (or of the same), without the prices that hold nothing.
+    """Lay the levels out anew, in the order of their prices and without those that hold nothing.
 
     ``bits`` are those of ``new_price``, and ``table`` is all zero.
     """
@@ -132,12 +142,14 @@ def settle(
     marks[BIDS] = marks[ASKS] = _ZERO
     least = 0.0 if marks[HAS_BOOK] else _UNTOUCHED
     n = _ZERO
-    for r in range(marks[KNOWN]):
-        bid, ask = size[BID, r], size[ASK, r]
+    for rank in range(marks[KNOWN]):
+        bid, ask = size[slot_at[rank], BID], size[slot_at[rank], ASK]
         if bid <= least and ask <= least:
             continue
-        new_price[n], new_size[BID, n], new_size[ASK, n] = price[r], bid, ask
-        slot_at[n] = rank_of[n] = n
+        new_price[n] = price[rank]
+        new_slot_at[n] = n
+        new_size[n, BID] = bid
+        new_size[n, ASK] = ask
         h = _place(bits[n], mask)
         while table[2 * h + 1] != 0:
             h = (h + 1) & mask
@@ -153,22 +165,54 @@ def settle(
     marks[KNOWN] = n
 
 
+@kernel
+def rehash(bits: I64, slot_at: I32, table: I64, marks: I64) -> None:
+    """Fill a larger table, all zero, with the prices known."""
+    mask = np.int64(len(table) // 2 - 1)
+    for rank in range(marks[KNOWN]):
+        h = _place(bits[rank], mask)
+        while table[2 * h + 1] != 0:
+            h = (h + 1) & mask
+        table[2 * h] = bits[rank]
+        table[2 * h + 1] = slot_at[rank] + 1
+
+
 @inner
 def _clear(size: F64, marks: I64) -> None:
     """Empty both sides, for a snapshot to fill them."""
-    for r in range(marks[KNOWN]):
-        size[BID, r] = 0.0
-        size[ASK, r] = 0.0
+    for slot in range(marks[KNOWN]):
+        size[slot, BID] = 0.0
+        size[slot, ASK] = 0.0
     marks[BEST_BID] = marks[BEST_ASK] = NONE
     marks[BIDS] = marks[ASKS] = _ZERO
     marks[HAS_BOOK] = _ONE
 
 
 @inner
-def _first_level(size: F64, side: np.int64, rank: np.int64, step: np.int64, known: np.int64) -> np.int64:
-    """Rank of the first level from here on outwards, or NONE."""
+def _rank(price: F64, known: np.int64, wanted: float) -> np.int64:
+    """Give the rank of a price that is known."""
+    low, high = _ZERO, known
+    while low < high:
+        middle = (low + high) >> _ONE
+        if price[middle] < wanted:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@inner
+def _best(
+    price: F64, slot_at: I32, size: F64, side: np.int64, rank: np.int64, known: np.int64, better: float
+) -> np.int64:
+    """Give the rank of the best level, or NONE: ``rank`` was it, and ``better`` is NaN or a price beyond."""
+    if better == better:
+        rank = _rank(price, known, better)
+    if rank == NONE:
+        return NONE
+    step = _MINUS if side == BID else _ONE
     while 0 <= rank < known:
-        if size[side, rank] > 0.0:
+        if size[slot_at[rank], side] > 0.0:
             return rank
         rank += step
     return NONE
@@ -176,27 +220,28 @@ def _first_level(size: F64, side: np.int64, rank: np.int64, step: np.int64, know
 
 @inner
 def _show(
-    price: F64, size: F64, side: np.int64, best: np.int64, known: np.int64, depth: np.int64, top: F64
-) -> tuple[np.int64, np.int64, np.int64]:
+    price: F64, slot_at: I32, size: F64, side: np.int64, best: np.int64, known: np.int64, depth: np.int64,
+    top: F64,
+) -> tuple[np.int64, np.int64, float]:  # fmt: skip
     """Write the best levels of a side into ``top``: prices, then sizes; NaN where there is none.
 
-    Returns what changed (0: nothing, 1: a level, 2: the best), how many there are, and the rank behind which
+    Returns what changed (0: nothing, 1: a level, 2: the best), how many there are, and the price behind which
     a change is not shown.
     """
     step = _MINUS if side == BID else _ONE
-    changed, n, edge, rank = _ZERO, _ZERO, best, best
+    changed, n, rank = _ZERO, _ZERO, best
+    edge = -np.inf if side == BID else np.inf
     if best != NONE:
         while n < depth and 0 <= rank < known:
-            level_size = size[side, rank]
+            level_size = size[slot_at[rank], side]
             if level_size > 0.0:
                 if top[n] != price[rank] or top[depth + n] != level_size:
                     changed = _TWO if n == 0 else max(changed, _ONE)
                     top[n], top[depth + n] = price[rank], level_size
-                edge = rank
                 n += 1
             rank += step
-    if n < depth:
-        edge = _ZERO if side == BID else known
+    if n == depth:
+        edge = top[n - 1]
     for k in range(n, depth):
         if top[k] != top[k]:
             break
@@ -220,7 +265,9 @@ def _state(marks: I64, price: F64, ignore: np.int64) -> np.int64:
 
 
 @inner
-def _add_bands(price: F64, size: F64, marks: I64, bands: F64, columns: F64, row: np.int64, ok: bool) -> None:
+def _add_bands(
+    price: F64, slot_at: I32, size: F64, marks: I64, bands: F64, columns: F64, row: np.int64, ok: bool
+) -> None:
     """Write the depth within each distance of mid, afresh from the best outwards; ``bands`` are rising."""
     n = len(bands)
     for k in range(3 * n):
@@ -237,31 +284,15 @@ def _add_bands(price: F64, size: F64, marks: I64, bands: F64, columns: F64, row:
                 distance = 1e4 * ((mid - price[rank]) if side == BID else (price[rank] - mid)) / mid
                 if distance > bands[k]:
                     break
-                if size[side, rank] > 0.0:
-                    depth += size[side, rank]
+                level_size = size[slot_at[rank], side]
+                if level_size > 0.0:
+                    depth += level_size
                 rank += step
             columns[3 * k + side, row] = depth
     for k in range(n):
         bid, ask = columns[3 * k, row], columns[3 * k + 1, row]
         if bid + ask > 0.0:
             columns[3 * k + 2, row] = (bid - ask) / (bid + ask)
-
-
-@inner
-def _change(side: np.int64, rank: np.int64, new: float, snapshot: bool, size: F64, marks: I64) -> None:
-    """Apply one level change; a best that is gone stays marked until the message is whole."""
-    old = size[side, rank]
-    size[side, rank] = new if new > 0.0 else 0.0
-    if new > 0.0:
-        if not old > 0.0:
-            marks[BIDS + side] += 1
-        best = marks[BEST_BID + side]
-        if best == NONE or (rank > best if side == BID else rank < best):
-            marks[BEST_BID + side] = rank
-    elif old > 0.0:
-        marks[BIDS + side] -= 1
-    elif marks[HAS_BOOK] and not snapshot:
-        marks[ABSENT] += 1
 
 
 @inner
@@ -281,33 +312,48 @@ def _prove(snapshot: bool, run: np.int64, time: np.int64, number: np.int64, mark
 
 @kernel
 def rebuild(
-    slots: I32, sides: U8, sizes: F64, snapshots: U8, pieces: I64, messages: I64, price: F64, size: F64,
-    rank_of: I32, marks: I64, how: I64, top: F64, shown: I64, bands: F64, columns: F64, told: I64,
+    prices: F64, slots: I32, sides: U8, sizes: F64, snapshots: U8, pieces: I64, messages: I64, price: F64,
+    slot_at: I32, size: F64, marks: I64, how: I64, top: F64, shown: I64, bands: F64, columns: F64, told: I64,
 ) -> None:  # fmt: skip
-    """Apply a product's messages to its ladder, and write a row for each that is asked for.
+    """Apply a product's messages to its book, and write a row for each that is asked for.
 
     ``columns`` are those of ``shown`` (places in ``top``: bid prices, bid sizes, ask prices, ask sizes, each
     of DEPTH) and behind them three a band. ``told`` says for every message whether it has a row.
     """
     depth, known = how[DEPTH], marks[KNOWN]
     bids, asks = top[: 2 * depth], top[2 * depth :]
-    _, n_bids, bid_edge = _show(price, size, BID, marks[BEST_BID], known, depth, bids)
-    _, n_asks, ask_edge = _show(price, size, ASK, marks[BEST_ASK], known, depth, asks)
+    _, n_bids, bid_edge = _show(price, slot_at, size, BID, marks[BEST_BID], known, depth, bids)
+    _, n_asks, ask_edge = _show(price, slot_at, size, ASK, marks[BEST_ASK], known, depth, asks)
     had_book, state, since = marks[HAS_BOOK], _state(marks, price, how[IGNORE]), marks[SINCE]
+    best_bid = price[marks[BEST_BID]] if marks[BEST_BID] != NONE else -np.inf
+    best_ask = price[marks[BEST_ASK]] if marks[BEST_ASK] != NONE else np.inf
+    better_bid, better_ask = _MISSING, _MISSING
     snapshot, in_snapshot, dirty_bids, dirty_asks, rows = False, False, False, False, _ZERO
+    levels_bid, levels_ask, has_book, absent = marks[BIDS], marks[ASKS], marks[HAS_BOOK] == 1, _ZERO
     for p in range(pieces.shape[1]):
         rows += pieces[TO, p] - pieces[FROM, p]
         for i in range(pieces[FROM, p], pieces[TO, p]):
             if snapshots[i] and not in_snapshot:
                 _clear(size, marks)
                 snapshot = dirty_bids = dirty_asks = True
+                levels_bid, levels_ask, has_book = _ZERO, _ZERO, True
+                best_bid, best_ask, better_bid, better_ask = -np.inf, np.inf, _MISSING, _MISSING
             in_snapshot = snapshots[i] != 0
-            side, rank = np.int64(sides[i]), np.int64(rank_of[slots[i]])
-            _change(side, rank, sizes[i], in_snapshot, size, marks)
-            if side == BID:
-                dirty_bids = dirty_bids or rank >= bid_edge
+            side, slot, at, new = sides[i], slots[i], prices[i], sizes[i]
+            old = size[slot, side]
+            size[slot, side] = new if new > 0.0 else 0.0
+            step = np.int64(new > 0.0) - np.int64(old > 0.0)
+            absent += has_book and not (new > 0.0 or old > 0.0 or in_snapshot)
+            if side == 0:
+                levels_bid += step
+                dirty_bids = dirty_bids or at >= bid_edge
+                if new > 0.0 and at > best_bid:
+                    best_bid = better_bid = at
             else:
-                dirty_asks = dirty_asks or rank <= ask_edge
+                levels_ask += step
+                dirty_asks = dirty_asks or at <= ask_edge
+                if new > 0.0 and at < best_ask:
+                    best_ask = better_ask = at
         m = pieces[MESSAGE, p]
         if p + 1 < pieces.shape[1] and pieces[MESSAGE, p + 1] == m:
             continue
@@ -315,21 +361,23 @@ def rebuild(
         told[TOLD_KEPT, row] = _ZERO
         marks[MESSAGES] += 1
         marks[CHANGES] += rows
-        if marks[BEST_BID] != NONE:
-            marks[BEST_BID] = _first_level(size, BID, marks[BEST_BID], _MINUS, known)
-        if marks[BEST_ASK] != NONE:
-            marks[BEST_ASK] = _first_level(size, ASK, marks[BEST_ASK], _ONE, known)
+        marks[BIDS], marks[ASKS] = levels_bid, levels_ask
+        marks[ABSENT] += absent
+        marks[EARLY] += _ZERO if has_book else rows
         _prove(snapshot, messages[RUN, m], messages[TIME, m], messages[NUMBER, m], marks)
         changed = _ZERO
         if dirty_bids:
-            changed, n_bids, bid_edge = _show(price, size, BID, marks[BEST_BID], known, depth, bids)
+            marks[BEST_BID] = _best(price, slot_at, size, BID, marks[BEST_BID], known, better_bid)
+            best_bid = price[marks[BEST_BID]] if marks[BEST_BID] != NONE else -np.inf
+            changed, n_bids, bid_edge = _show(price, slot_at, size, BID, marks[BEST_BID], known, depth, bids)
         if dirty_asks:
-            of_asks, n_asks, ask_edge = _show(price, size, ASK, marks[BEST_ASK], known, depth, asks)
+            marks[BEST_ASK] = _best(price, slot_at, size, ASK, marks[BEST_ASK], known, better_ask)
+            best_ask = price[marks[BEST_ASK]] if marks[BEST_ASK] != NONE else np.inf
+            of_asks, n_asks, ask_edge = _show(price, slot_at, size, ASK, marks[BEST_ASK], known, depth, asks)
             changed = max(changed, of_asks)
-        early = rows
-        snapshot, in_snapshot, dirty_bids, dirty_asks, rows = False, False, False, False, _ZERO
-        if not marks[HAS_BOOK]:
-            marks[EARLY] += early
+        better_bid, better_ask = _MISSING, _MISSING
+        snapshot, in_snapshot, dirty_bids, dirty_asks, rows, absent = False, False, False, False, _ZERO, _ZERO
+        if not has_book:
             continue
         was, was_since = state, since
         state, since = _state(marks, price, how[IGNORE]), marks[SINCE]
@@ -345,6 +393,6 @@ def rebuild(
         for k in range(len(shown)):
             columns[k, row] = top[shown[k]]
         if len(bands):
-            _add_bands(price, size, marks, bands, columns[len(shown) :], row, state == OK)
+            _add_bands(price, slot_at, size, marks, bands, columns[len(shown) :], row, state == OK)
         marks[FEWEST_BIDS] = min(marks[FEWEST_BIDS], n_bids)
         marks[FEWEST_ASKS] = min(marks[FEWEST_ASKS], n_asks)

@@ -48,8 +48,8 @@ class Ladder:
         self.marks = np.zeros(kernels.MARKS, np.int64)
         self.marks[[kernels.BEST_BID, kernels.BEST_ASK]] = NO_VALUE
         self.marks[self._places] = Known() if known is None else known
-        self.price, self.size = np.empty(0), np.empty((2, 0))
-        self._settle(0)
+        self._take(1)
+        self._settle_at = _SPARE
 
     def known(self) -> Known:
         """Give what is known of the book beside its levels."""
@@ -75,48 +75,62 @@ class Ladder:
 
     def fill(self, side: npt.NDArray[np.uint8], price: F64, size: F64) -> None:
         """Put levels in an empty ladder, each price of a side once."""
-        prices, place = np.unique(price, return_inverse=True)
+        prices, slot = np.unique(price, return_inverse=True)
         empty = 0.0 if self.marks[self._kernels.HAS_BOOK] else -1.0
-        self.price, self.size = prices, np.full((2, len(prices)), empty)
-        self.size[side, place] = size
+        self.price, self.slot_at = prices, np.arange(len(prices), dtype=np.int32)
+        self.size = np.full((len(prices), 2), empty)
+        self.size[slot, side] = size
         self.marks[self._kernels.KNOWN] = len(prices)
-        self._settle(0)
+        self._settle()
 
     def find(self, bits: I64, pieces: I64, slots: npt.NDArray[np.int32], fresh: I64) -> None:
-        """Give each row of these pieces its price's slot, with ranks for the prices not met before."""
+        """Give each row of these pieces its price's slot, and rank the prices not met before.
+
+        ``fresh`` is room to note these in, as many as come at once.
+        """
         kernels = self._kernels
+        if self.marks[kernels.KNOWN] > self._settle_at:
+            self._settle()
         rows = int((pieces[kernels.TO] - pieces[kernels.FROM]).sum())
-        known = int(self.marks[kernels.KNOWN])
-        if known + rows > len(self.price) or known > self._settle_at:
-            self._settle(rows)
-        n = kernels.find(bits, pieces, self._table, self.marks, slots, fresh)
-        if n:
-            new = fresh[:n].view(np.float64)
-            order = np.argsort(new)
-            kernels.merge(new, order, self.price, self.size, self._slot_at, self.rank_of, self.marks)
+        fresh, at = fresh[:rows], np.zeros(2, np.int64)
+        while at[0] < pieces.shape[1]:
+            self._make_room(len(fresh))
+            n = kernels.find(bits, pieces, at, self._table, self.marks, slots, fresh)
+            if n:
+                new = fresh[:n].view(np.float64)
+                kernels.merge(new, np.argsort(new), self.price, self.slot_at, self.size, self.marks)
 
     def levels(self) -> tuple[npt.NDArray[np.uint8], F64, F64]:
         """Give the levels: side, price and size; bids before asks, prices rising.
 
         Of a product that had no snapshot these are the changes: a level deleted has the size 0.
         """
-        known = self.marks[self._kernels.KNOWN]
+        slot_at = self.slot_at[: self.marks[self._kernels.KNOWN]]
         least = 0.0 if self.marks[self._kernels.HAS_BOOK] else -1.0
-        side, rank = np.nonzero(self.size[:, :known] > least)
-        return side.astype(np.uint8), self.price[rank], self.size[side, rank]
+        by_rank = self.size[slot_at].T
+        side, rank = np.nonzero(by_rank > least)
+        return side.astype(np.uint8), self.price[rank], by_rank[side, rank]
 
-    def _settle(self, rows: int) -> None:
-        """Leave out the prices that hold nothing, and make room for those of so many rows."""
+    def _settle(self) -> None:
+        """Leave out the prices that hold nothing."""
         kernels, marks = self._kernels, self.marks
-        live = marks[kernels.BIDS] + marks[kernels.ASKS]
-        kept = int(live if marks[kernels.HAS_BOOK] and live else marks[kernels.KNOWN])
-        room = 2 * kept + rows + _SPARE
-        self._table = np.zeros(2 << int(room + room // 2 - 1).bit_length(), np.int64)
-        self._slot_at, self.rank_of = np.empty(room, np.int32), np.empty(room, np.int32)
-        price, size = np.empty(room), np.empty((2, room))
-        bits = price.view(np.int64)
-        kernels.settle(
-            self.price, self.size, self._table, bits, price, size, self._slot_at, self.rank_of, marks
-        )
-        self.price, self.size = price, size
+        old = self.price, self.slot_at, self.size
+        room = max(1, int(marks[kernels.KNOWN]))
+        self._take(room)
+        bits = self.price.view(np.int64)
+        kernels.settle(*old, self.price, bits, self.slot_at, self.size, self._table, marks)
         self._settle_at = 2 * int(marks[kernels.KNOWN]) + _SPARE
+
+    def _make_room(self, more: int) -> None:
+        """Have room for so many more prices."""
+        kernels, known = self._kernels, int(self.marks[self._kernels.KNOWN])
+        if known + more > len(self.price):
+            price, slot_at, size = self.price[:known], self.slot_at[:known], self.size[:known]
+            self._take(max(known + more, 2 * known))
+            self.price[:known], self.slot_at[:known], self.size[:known] = price, slot_at, size
+            kernels.rehash(self.price.view(np.int64), self.slot_at, self._table, self.marks)
+
+    def _take(self, room: int) -> None:
+        """Take new arrays; two thirds of the table, at most, will be full."""
+        self._table = np.zeros(2 << int(room + room // 2).bit_length(), np.int64)
+        self.price, self.slot_at, self.size = np.empty(room), np.empty(room, np.int32), np.empty((room, 2))

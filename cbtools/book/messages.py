@@ -24,7 +24,7 @@ RUN: Final = "unbroken_since"
 class Rows:
     """The rows of a batch, an entry a row."""
 
-    bits: I64
+    price: npt.NDArray[np.float64]
     side: npt.NDArray[np.uint8]
     size: npt.NDArray[np.float64]
     snapshot: npt.NDArray[np.uint8]
@@ -58,7 +58,7 @@ def read_batch(level2: pl.DataFrame, runs: I64) -> Batch:
     A message is all rows of one product in one frame.
     """
     product = level2["product_id"]
-    numbers = {name: _whole_numbers(level2[name]) for name in OF_FRAME} | {RUN: runs}
+    numbers = {name: _whole_numbers(level2[name]) for name in OF_FRAME}
     new_frame = starts_of(list(numbers.values()))
     starts = np.flatnonzero(new_frame | _changes(product))
     frame = np.cumsum(new_frame)[starts]
@@ -93,7 +93,7 @@ def _rows(level2: pl.DataFrame) -> Rows:
         if level2[name].null_count():
             raise DatasetError(f"level2 has a null in {name}: there can be none in a row of a book")
     arrays = (
-        level2["price"].to_numpy().view(np.int64),
+        level2["price"].to_numpy(),
         level2["side"].to_physical().cast(pl.UInt8).to_numpy(),
         level2["size"].to_numpy(),
         level2["is_snapshot"].to_numpy().view(np.uint8),
@@ -143,9 +143,8 @@ class Whole:
                 yield pl.concat(self._held)
             self._held = []
         elif level2.height:
-            known: list[str] = [name for name in (*OF_FRAME, RUN) if name in level2.columns]
-            cut = self._last_start(level2, known)
-            if cut == 0 and self._held and not _same_frame(self._held[-1], level2, known):
+            cut = _last_start(level2)
+            if cut == 0 and self._held and not _same_frame(self._held[-1], level2):
                 yield pl.concat(self._held)
                 self._held = []
             if cut:
@@ -153,10 +152,11 @@ class Whole:
                 self._held = []
             self._held.append(level2.slice(cut))
 
-    def _last_start(self, level2: pl.DataFrame, known: list[str]) -> int:
-        starts = starts_of([_whole_numbers(level2[name]) for name in known])
-        return int(len(starts) - 1 - np.argmax(starts[::-1]))
+
+def _last_start(level2: pl.DataFrame) -> int:
+    starts = starts_of([_whole_numbers(level2[name]) for name in OF_FRAME])
+    return int(len(starts) - 1 - np.argmax(starts[::-1]))
 
 
-def _same_frame(one: pl.DataFrame, other: pl.DataFrame, known: list[str]) -> bool:
-    return one.select(known).row(-1) == other.select(known).row(0)
+def _same_frame(one: pl.DataFrame, other: pl.DataFrame) -> bool:
+    return one.select(OF_FRAME).row(-1) == other.select(OF_FRAME).row(0)

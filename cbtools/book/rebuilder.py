@@ -24,6 +24,8 @@ When = Literal["message", "bbo", "depth"]
 Gaps = Literal["mark", "drop", "raise", "ignore"]
 
 MOST_LEVELS: Final = 10_000
+_FRESH: Final = 8192
+"""Prices not met before are ranked so many at a time."""
 _OK, _UNPROVEN = (BOOK_STATE.categories.to_list().index(state) for state in ("ok", "unproven"))
 _OF_FRAME: Final = ("product_id", *(column.name for column in FRAME))
 
@@ -86,6 +88,7 @@ class Rebuilder:
         self._runs = Runs(stream)
         self.books = {} if books is None else books
         self._begin = begin
+        self._fresh = np.empty(_FRESH, np.int64)
 
     def __call__(self, level2: pl.DataFrame) -> pl.DataFrame:
         """Take the next rows, of whole frames; give the book's rows."""
@@ -95,13 +98,13 @@ class Rebuilder:
         n = len(batch.first_rows)
         told = np.empty((5, n), np.int64)
         columns = np.empty((len(self._shown.places) + 3 * len(self._shown.bands), n))
-        slots, fresh = np.empty(level2.height, np.int32), np.empty(level2.height, np.int64)
+        slots = np.empty(level2.height, np.int32)
         fewest = np.full(2, self._shown.depth)
         for messages in batch.products:
             book = self.books.get(messages.product)
             if book is None:
                 book = self.books[messages.product] = self._begin(messages.product)
-            self._rebuild(book, batch.rows, messages, slots, fresh, columns, told, fewest)
+            self._rebuild(book, batch.rows, messages, slots, columns, told, fewest)
         if not self.schema:  # only the books are asked for
             return self.empty
         kept = told[self._kernels.TOLD_KEPT] == 1
@@ -120,16 +123,16 @@ class Rebuilder:
         return pl.DataFrame({name: series[name] for name in self.schema})
 
     def _rebuild(
-        self, book: Ladder, rows: Rows, messages: Messages, slots: npt.NDArray[np.int32], fresh: I64,
-        columns: F64, told: I64, fewest: I64,
+        self, book: Ladder, rows: Rows, messages: Messages, slots: npt.NDArray[np.int32], columns: F64,
+        told: I64, fewest: I64,
     ) -> None:  # fmt: skip
         kernels = self._kernels
-        book.find(rows.bits, messages.pieces, slots, fresh)
+        book.find(rows.price.view(np.int64), messages.pieces, slots, self._fresh)
         shown = slice(kernels.FEWEST_BIDS, kernels.FEWEST_ASKS + 1)
         book.marks[shown] = self._shown.depth
         kernels.rebuild(
-            slots, rows.side, rows.size, rows.snapshot, messages.pieces, messages.messages, book.price,
-            book.size, book.rank_of, book.marks, self._how, self._shown.top, self._shown.places,
+            rows.price, slots, rows.side, rows.size, rows.snapshot, messages.pieces, messages.messages,
+            book.price, book.slot_at, book.size, book.marks, self._how, self._shown.top, self._shown.places,
             self._shown.bands, columns, told,
         )  # fmt: skip
         np.minimum(fewest, book.marks[shown], out=fewest)
