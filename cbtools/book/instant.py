@@ -180,7 +180,9 @@ def book_at(
             "rows have no such product"
         )
     if has_runs:
-        rows = rows.filter(_from(snapshot[RUN], pl.col("sequence_num") >= snapshot["sequence_num"]))
+        number = snapshot["sequence_num"]
+        since = pl.lit(True) if number is None else pl.col("sequence_num") >= number
+        rows = rows.filter(_from(snapshot[RUN], since))
     book = _replayed(rows, instant, product_id, Rebuilder(_OPTIONS, _TOLD))
     assert book is not None
     return book

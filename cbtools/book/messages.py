@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -57,16 +57,20 @@ def read_batch(level2: pl.DataFrame, runs: I64) -> Batch:
 
     A message is all rows of one product in one frame.
     """
-    product = level2["product_id"]
-    numbers = {name: _whole_numbers(level2[name]) for name in OF_FRAME}
-    new_frame = starts_of(list(numbers.values()))
-    starts = np.flatnonzero(new_frame | _changes(product))
+    numbers = _frame_numbers(level2)
+    new_frame = _starts(numbers)
+    changes = _changes(level2["product_id"])
+    starts = np.flatnonzero(new_frame if changes is None else new_frame | changes)
     frame = np.cumsum(new_frame)[starts]
     ends = np.append(starts[1:], level2.height)
-    names, codes = _codes(product.gather(starts))
-    order = np.argsort(codes, kind="stable") if len(names) > 1 else np.arange(len(starts))
-    ordered = codes[order]
-    begins = np.append(True, (np.diff(ordered) != 0) | (np.diff(frame[order]) != 0))
+    if changes is None:
+        names, order = [level2["product_id"][0]], np.arange(len(starts))
+        ordered, begins = np.zeros(len(starts), np.int64), np.ones(len(starts), np.bool_)
+    else:
+        names, codes = _codes(level2["product_id"].gather(starts))
+        order = np.argsort(codes, kind="stable")
+        ordered = codes[order]
+        begins = np.append(True, (np.diff(ordered) != 0) | (np.diff(frame[order]) != 0))
     first_piece = order[begins]
     row = np.empty(len(first_piece), np.int64)
     by_row = np.argsort(first_piece)
@@ -103,23 +107,28 @@ def _rows(level2: pl.DataFrame) -> Rows:
     return Rows(*arrays)
 
 
-def _whole_numbers(series: pl.Series) -> I64:
-    numbers = series.to_physical()
-    return (numbers.fill_null(NO_VALUE) if numbers.null_count() else numbers).to_numpy()
+def _frame_numbers(level2: pl.DataFrame) -> dict[str, I64]:
+    """Give the columns that tell a row's frame, as whole numbers; NO_VALUE where they are null."""
+    numbers = level2.select(pl.col(OF_FRAME).to_physical())
+    return {
+        series.name: (series.fill_null(NO_VALUE) if series.null_count() else series).to_numpy()
+        for series in numbers
+    }
 
 
-def starts_of(columns: list[I64]) -> npt.NDArray[np.bool_]:
-    """Tell in which rows any of these differs from the row before; the first row is such."""
-    new = np.ones(len(columns[0]), np.bool_)
-    new[1:] = columns[0][1:] != columns[0][:-1]
-    for column in columns[1:]:
+def _starts(columns: Mapping[str, I64]) -> npt.NDArray[np.bool_]:
+    """Tell in which rows a frame begins."""
+    new = np.ones(len(columns["line"]), np.bool_)
+    new[1:] = False
+    for column in columns.values():
         new[1:] |= column[1:] != column[:-1]
     return new
 
 
-def _changes(product: pl.Series) -> npt.NDArray[np.bool_]:
+def _changes(product: pl.Series) -> npt.NDArray[np.bool_] | None:
+    """Tell in which rows another product begins; None if there is only one."""
     if (product == product[0]).all():
-        return np.zeros(len(product), np.bool_)
+        return None
     return (product != product.shift(1)).fill_null(True).to_numpy()
 
 
@@ -154,7 +163,7 @@ class Whole:
 
 
 def _last_start(level2: pl.DataFrame) -> int:
-    starts = starts_of([_whole_numbers(level2[name]) for name in OF_FRAME])
+    starts = _starts(_frame_numbers(level2))
     return int(len(starts) - 1 - np.argmax(starts[::-1]))
 
 

@@ -117,10 +117,12 @@ class Rebuilder:
         first_rows = batch.first_rows
         if not kept.all():
             first_rows, told, columns = first_rows[kept], told[:, kept], columns[:, kept]
-        series = {name: level2[name].gather(first_rows) for name in _OF_FRAME if name in self.schema}
-        series |= self._shown.series(columns, fewest)
-        series |= self._told(told)
-        return pl.DataFrame({name: series[name] for name in self.schema})
+        of_frame = level2.select([name for name in _OF_FRAME if name in self.schema])
+        made = {series.name: series for series in of_frame[first_rows]} if of_frame.columns else {}
+        made |= self._shown.series(columns, fewest) | self._told(told)
+        frame = pl.DataFrame([made[name] for name in self.schema])
+        frame.columns = list(self.schema)
+        return frame
 
     def _rebuild(
         self, book: Ladder, rows: Rows, messages: Messages, slots: npt.NDArray[np.int32], columns: F64,
@@ -187,10 +189,12 @@ class _Shown:
 
     def series(self, columns: F64, fewest: I64) -> dict[str, pl.Series]:
         """Make columns of what the kernel wrote; a level that not every row has is null where it is NaN."""
+        n = columns.shape[1]
+        every = pl.Series(columns.ravel())  # cut, which is ten times as fast as to make each
+        cut = [every.slice(i * n, n) for i in range(len(columns))]
         made = {}
-        for (name, kind, k), values in zip(self._levels, columns, strict=False):
-            made[name] = pl.Series(values, nan_to_null=bool(fewest[kind // 2] < k))
-        if len(self.bands):
-            for name, values in zip(self._band_names, columns[len(self._levels) :], strict=True):
-                made[name] = pl.Series(values, nan_to_null=True)
+        for (name, kind, k), series in zip(self._levels, cut, strict=False):
+            made[name] = series if fewest[kind // 2] >= k else series.fill_nan(None)
+        for name, series in zip(self._band_names, cut[len(self._levels) :], strict=bool(len(self.bands))):
+            made[name] = series.fill_nan(None)
         return made

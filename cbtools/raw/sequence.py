@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -142,11 +142,10 @@ class Stream:
 
         A stream that begins with repeats of frames of this one counts as a new connection.
         """
-        if not other.started or not self.started:
-            joined = (other if other.started else self).copy()
-            joined.lost_first = self.lost_first if self.started else self.pending or other.lost_first
-            joined.pending = other.pending or (self.pending and not other.started)
-            return joined
+        if not other.started:
+            return replace(self.copy(), pending=self.pending or other.pending)
+        if not self.started:
+            return replace(other.copy(), lost_first=self.pending or other.lost_first)
         joined, breaks = other.copy(), not self.continued_by(other)
         reconnected = NO_NUMBER < other.first <= self.last
         if other.connection == 1 and not reconnected:
