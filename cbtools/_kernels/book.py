@@ -1,9 +1,9 @@
 """The order book of one product, rebuilt over a batch of its level changes.
 
-A hash table gives each price a slot, which holds its size on either side: a change is one look-up and one
-store. The slots are ranked by price before a batch is applied, the new ones merged with those known, so that
-the best levels are found by walking the ranks from the best outwards. (Keeping a side as a sorted array costs
-fifty times as much on a full book, where an insertion moves thousands of levels.)
+A hash table gives each price a slot, which holds the price and its size on either side: a change is one
+look-up and one store. The slots are ranked by price before a batch is applied, the new ones merged with those
+known, so that the best levels are found by walking the ranks from the best outwards. (Keeping a side as a
+sorted array costs fifty times as much on a full book, where an insertion moves thousands of levels.)
 
 A message's rows may lie in several pieces, between rows of other products. Nothing is given out before the
 last of them is applied.
@@ -18,6 +18,8 @@ from cbtools._kernels import inner, kernel
 
 U8 = npt.NDArray[np.uint8]
 I32 = npt.NDArray[np.int32]
+U32 = npt.NDArray[np.uint32]
+U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
 
@@ -33,6 +35,8 @@ F64 = npt.NDArray[np.float64]
 ) = np.arange(20)  # fmt: skip
 MARKS = STATES + 5
 
+# Columns of `level`, a row a slot (from 1 on); sizes are 0 where there is no level.
+PRICE, BID, ASK = np.arange(3)
 # rows of `pieces`, a column a piece: its rows, from and to, and the message they belong to
 FROM, TO, MESSAGE = np.arange(3)
 # rows of `messages`, a column a message: name of its run, receipt, number, and the row to write
@@ -45,79 +49,92 @@ EACH, BEST, SHOWN = np.arange(3)
 TOLD_BIDS, TOLD_ASKS, TOLD_STATE, TOLD_SINCE, TOLD_KEPT = np.arange(5)
 
 OK, UNPROVEN, CROSSED, ONE_SIDED, EMPTY = np.arange(5)
-BID, ASK = np.arange(2)
 NONE = np.iinfo(np.int64).min + np.int64(0)
 
 _ZERO, _ONE, _TWO = np.arange(3)
 _MINUS = np.int64(-1)
-_MIX = np.int64(-7046029254386353131)
-_HIGH = np.int64(29)
+# numba makes a float of an unsigned and a signed integer: the hash has constants of its own kind
+_U0, _U1, _U32 = (np.uint64(n) for n in (0, 1, 32))
+_MIX = np.uint64(0x9E3779B97F4A7C15)
 _UNTOUCHED = -1.0  # size of a side at a price where, without a book, it was never touched
 _MISSING = np.nan
 
 
+@kernel
+def mark_frames(
+    line: I64, number: I64, connection: I32, server: I64, capture: I64, starts: npt.NDArray[np.bool_]
+) -> None:
+    """Mark the rows in which a frame begins: the first, and where any of these is not as before."""
+    for i in range(len(line)):
+        k = max(i - 1, 0)
+        starts[i] = (
+            i == 0
+            or line[i] != line[k]
+            or number[i] != number[k]
+            or connection[i] != connection[k]
+            or server[i] != server[k]
+            or capture[i] != capture[k]
+        )
+
+
 @inner
-def _place(key: np.int64, mask: np.int64) -> np.int64:
-    """Where a price's key is looked for first; the high bits of the product are the mixed ones."""
-    return ((key * _MIX) >> _HIGH) & mask
+def _place(key: np.uint64, table: U32) -> np.uint64:
+    """Where a price's key is looked for first, by the high bits of a product: the mixed ones."""
+    return ((key * _MIX) >> _U32) * np.uint64(len(table)) >> _U32
 
 
 @kernel
-def find(bits: I64, pieces: I64, at: I64, table: I64, marks: I64, slots: I32, fresh: I64) -> int:
-    """Give each row of these pieces its price's slot, and list the prices not met before.
+def find(prices: F64, keys: U64, pieces: I64, at: I64, table: U32, level: F64, marks: I64, slots: U32) -> int:
+    """Give each row of these pieces its price's slot; prices not met before get the next slots.
 
-    ``table`` holds pairs of a key (the bits of a price) and its slot + 1. It stops where ``fresh`` is full;
-    ``at`` is the piece and the row to go on from, the rows of a piece being counted from its own first one.
-    Returns how many are in ``fresh``.
+    ``keys`` are the bits of the prices. ``table`` holds the slot to which a price's key leads, or 0: slots
+    count from 1. It stops where ``level`` is full; ``at`` is the piece and the row to go on from, the rows of
+    a piece being counted from its own first one. Returns how many slots are used now.
     """
-    mask = np.int64(len(table) // 2 - 1)
-    known = marks[KNOWN]
-    n = known
-    full = known + len(fresh)
+    last = np.uint64(len(table) - 1)
+    n = marks[KNOWN]
+    empty = 0.0 if marks[HAS_BOOK] else _UNTOUCHED
     while at[0] < pieces.shape[1]:
         first, end = pieces[FROM, at[0]], pieces[TO, at[0]]
         for i in range(first + at[1], end):
-            key = bits[i]
-            h = _place(key, mask)
-            while table[2 * h + 1] != 0 and table[2 * h] != key:
-                h = (h + 1) & mask
-            slot = table[2 * h + 1]
-            if slot == 0:
-                if n == full:
+            price = prices[i]
+            h = _place(keys[i], table)
+            slot = np.uint64(table[h])
+            while slot != _U0 and level[slot, PRICE] != price:
+                h = (h + _U1) & last
+                slot = np.uint64(table[h])
+            if slot == _U0:
+                if n + 1 == len(level):
                     at[1] = i - first
-                    return int(n - known)
-                fresh[n - known] = key
+                    return int(n)
                 n += 1
-                slot = n
-                table[2 * h] = key
-                table[2 * h + 1] = slot
-            slots[i] = slot - 1
+                slot = np.uint64(n)
+                level[slot, PRICE], level[slot, BID], level[slot, ASK] = price, empty, empty
+                table[h] = slot
+            slots[i] = slot
         at[0] += 1
         at[1] = 0
-    return int(n - known)
+    return int(n)
 
 
 @kernel
-def merge(fresh: F64, order: I64, price: F64, slot_at: I32, size: F64, marks: I64) -> None:
-    """Rank new prices among the known; ``order`` sorts them. From the top down, so each moves once."""
+def merge(order: I64, price: F64, slot_at: U32, level: F64, marks: I64) -> None:
+    """Rank the new slots among the known; ``order`` sorts them. From the top down, so each moves once."""
     known = marks[KNOWN]
-    empty = 0.0 if marks[HAS_BOOK] else _UNTOUCHED
-    for slot in range(known, known + len(order)):
-        size[slot, BID] = empty
-        size[slot, ASK] = empty
     below_bid, below_ask = _ZERO, _ZERO
     best_bid, best_ask = marks[BEST_BID], marks[BEST_ASK]
     i = known - 1
     to = known + len(order) - 1
     for j in range(len(order) - 1, -1, -1):
-        new = fresh[order[j]]
+        slot = known + 1 + order[j]
+        new = level[slot, PRICE]
         while i >= 0 and price[i] > new:
             price[to] = price[i]
             slot_at[to] = slot_at[i]
             i -= 1
             to -= 1
         price[to] = new
-        slot_at[to] = known + order[j]
+        slot_at[to] = slot
         to -= 1
         below_bid += i < best_bid
         below_ask += i < best_ask
@@ -130,31 +147,26 @@ def merge(fresh: F64, order: I64, price: F64, slot_at: I32, size: F64, marks: I6
 
 @kernel
 def settle(
-    price: F64, slot_at: I32, size: F64, new_price: F64, bits: I64, new_slot_at: I32, new_size: F64,
-    table: I64, marks: I64,
-) -> None:  # fmt: skip
+    slot_at: U32, level: F64, price: F64, new_slot_at: U32, new_level: F64, keys: U64, table: U32, marks: I64
+) -> None:
     """Lay the levels out anew, in the order of their prices and without those that hold nothing.
 
-    ``bits`` are those of ``new_price``, and ``table`` is all zero.
+    ``price``, ``new_slot_at`` and ``new_level`` are to be filled, and ``table``, which is all zero; ``keys``
+    are the bits of ``price``.
     """
-    mask = np.int64(len(table) // 2 - 1)
     marks[BEST_BID] = marks[BEST_ASK] = NONE
     marks[BIDS] = marks[ASKS] = _ZERO
     least = 0.0 if marks[HAS_BOOK] else _UNTOUCHED
     n = _ZERO
     for rank in range(marks[KNOWN]):
-        bid, ask = size[slot_at[rank], BID], size[slot_at[rank], ASK]
+        old = slot_at[rank]
+        bid, ask = level[old, BID], level[old, ASK]
         if bid <= least and ask <= least:
             continue
-        new_price[n] = price[rank]
-        new_slot_at[n] = n
-        new_size[n, BID] = bid
-        new_size[n, ASK] = ask
-        h = _place(bits[n], mask)
-        while table[2 * h + 1] != 0:
-            h = (h + 1) & mask
-        table[2 * h] = bits[n]
-        table[2 * h + 1] = n + 1
+        price[n] = level[old, PRICE]
+        new_slot_at[n] = n + 1
+        new_level[n + 1, PRICE], new_level[n + 1, BID], new_level[n + 1, ASK] = price[n], bid, ask
+        _enter(keys[n], n + 1, table)
         if bid > 0.0:
             marks[BEST_BID] = n
             marks[BIDS] += 1
@@ -166,23 +178,26 @@ def settle(
 
 
 @kernel
-def rehash(bits: I64, slot_at: I32, table: I64, marks: I64) -> None:
-    """Fill a larger table, all zero, with the prices known."""
-    mask = np.int64(len(table) // 2 - 1)
+def enter(keys: U64, slot_at: U32, table: U32, marks: I64) -> None:
+    """Fill a larger table, all zero, with the prices known; ``keys`` by rank."""
     for rank in range(marks[KNOWN]):
-        h = _place(bits[rank], mask)
-        while table[2 * h + 1] != 0:
-            h = (h + 1) & mask
-        table[2 * h] = bits[rank]
-        table[2 * h + 1] = slot_at[rank] + 1
+        _enter(keys[rank], np.int64(slot_at[rank]), table)
 
 
 @inner
-def _clear(size: F64, marks: I64) -> None:
+def _enter(key: np.uint64, slot: np.int64, table: U32) -> None:
+    last = np.uint64(len(table) - 1)
+    h = _place(key, table)
+    while table[h] != 0:
+        h = (h + _U1) & last
+    table[h] = slot
+
+
+@inner
+def _clear(level: F64, marks: I64) -> None:
     """Empty both sides, for a snapshot to fill them."""
-    for slot in range(marks[KNOWN]):
-        size[slot, BID] = 0.0
-        size[slot, ASK] = 0.0
+    for slot in range(1, marks[KNOWN] + 1):
+        level[slot, BID] = level[slot, ASK] = 0.0
     marks[BEST_BID] = marks[BEST_ASK] = NONE
     marks[BIDS] = marks[ASKS] = _ZERO
     marks[HAS_BOOK] = _ONE
@@ -203,7 +218,7 @@ def _rank(price: F64, known: np.int64, wanted: float) -> np.int64:
 
 @inner
 def _best(
-    price: F64, slot_at: I32, size: F64, side: np.int64, rank: np.int64, known: np.int64, better: float
+    price: F64, slot_at: U32, level: F64, side: np.int64, rank: np.int64, known: np.int64, better: float
 ) -> np.int64:
     """Give the rank of the best level, or NONE: ``rank`` was it, and ``better`` is NaN or a price beyond."""
     if better == better:
@@ -212,7 +227,7 @@ def _best(
         return NONE
     step = _MINUS if side == BID else _ONE
     while 0 <= rank < known:
-        if size[slot_at[rank], side] > 0.0:
+        if level[slot_at[rank], side] > 0.0:
             return rank
         rank += step
     return NONE
@@ -220,7 +235,7 @@ def _best(
 
 @inner
 def _show(
-    price: F64, slot_at: I32, size: F64, side: np.int64, best: np.int64, known: np.int64, depth: np.int64,
+    price: F64, slot_at: U32, level: F64, side: np.int64, best: np.int64, known: np.int64, depth: np.int64,
     top: F64,
 ) -> tuple[np.int64, np.int64, float]:  # fmt: skip
     """Write the best levels of a side into ``top``: prices, then sizes; NaN where there is none.
@@ -233,7 +248,7 @@ def _show(
     edge = -np.inf if side == BID else np.inf
     if best != NONE:
         while n < depth and 0 <= rank < known:
-            level_size = size[slot_at[rank], side]
+            level_size = level[slot_at[rank], side]
             if level_size > 0.0:
                 if top[n] != price[rank] or top[depth + n] != level_size:
                     changed = _TWO if n == 0 else max(changed, _ONE)
@@ -266,7 +281,7 @@ def _state(marks: I64, price: F64, ignore: np.int64) -> np.int64:
 
 @inner
 def _add_bands(
-    price: F64, slot_at: I32, size: F64, marks: I64, bands: F64, columns: F64, row: np.int64, ok: bool
+    price: F64, slot_at: U32, level: F64, marks: I64, bands: F64, columns: F64, row: np.int64, ok: bool
 ) -> None:
     """Write the depth within each distance of mid, afresh from the best outwards; ``bands`` are rising."""
     n = len(bands)
@@ -275,7 +290,7 @@ def _add_bands(
     if not ok:
         return
     mid = (price[marks[BEST_ASK]] + price[marks[BEST_BID]]) / 2.0
-    for side in range(2):
+    for side in (BID, ASK):
         step = _MINUS if side == BID else _ONE
         rank = marks[BEST_BID] if side == BID else marks[BEST_ASK]
         depth = 0.0
@@ -284,11 +299,11 @@ def _add_bands(
                 distance = 1e4 * ((mid - price[rank]) if side == BID else (price[rank] - mid)) / mid
                 if distance > bands[k]:
                     break
-                level_size = size[slot_at[rank], side]
+                level_size = level[slot_at[rank], side]
                 if level_size > 0.0:
                     depth += level_size
                 rank += step
-            columns[3 * k + side, row] = depth
+            columns[3 * k + side - 1, row] = depth
     for k in range(n):
         bid, ask = columns[3 * k, row], columns[3 * k + 1, row]
         if bid + ask > 0.0:
@@ -312,8 +327,8 @@ def _prove(snapshot: bool, run: np.int64, time: np.int64, number: np.int64, mark
 
 @kernel
 def rebuild(
-    prices: F64, slots: I32, sides: U8, sizes: F64, snapshots: U8, pieces: I64, messages: I64, price: F64,
-    slot_at: I32, size: F64, marks: I64, how: I64, top: F64, shown: I64, bands: F64, columns: F64, told: I64,
+    prices: F64, slots: U32, sides: U8, sizes: F64, snapshots: U8, pieces: I64, messages: I64, price: F64,
+    slot_at: U32, level: F64, marks: I64, how: I64, top: F64, shown: I64, bands: F64, columns: F64, told: I64,
 ) -> None:  # fmt: skip
     """Apply a product's messages to its book, and write a row for each that is asked for.
 
@@ -322,8 +337,8 @@ def rebuild(
     """
     depth, known = how[DEPTH], marks[KNOWN]
     bids, asks = top[: 2 * depth], top[2 * depth :]
-    _, n_bids, bid_edge = _show(price, slot_at, size, BID, marks[BEST_BID], known, depth, bids)
-    _, n_asks, ask_edge = _show(price, slot_at, size, ASK, marks[BEST_ASK], known, depth, asks)
+    _, n_bids, bid_edge = _show(price, slot_at, level, BID, marks[BEST_BID], known, depth, bids)
+    _, n_asks, ask_edge = _show(price, slot_at, level, ASK, marks[BEST_ASK], known, depth, asks)
     had_book, state, since = marks[HAS_BOOK], _state(marks, price, how[IGNORE]), marks[SINCE]
     best_bid = price[marks[BEST_BID]] if marks[BEST_BID] != NONE else -np.inf
     best_ask = price[marks[BEST_ASK]] if marks[BEST_ASK] != NONE else np.inf
@@ -334,17 +349,18 @@ def rebuild(
         rows += pieces[TO, p] - pieces[FROM, p]
         for i in range(pieces[FROM, p], pieces[TO, p]):
             if snapshots[i] and not in_snapshot:
-                _clear(size, marks)
+                _clear(level, marks)
                 snapshot = dirty_bids = dirty_asks = True
                 levels_bid, levels_ask, has_book = _ZERO, _ZERO, True
                 best_bid, best_ask, better_bid, better_ask = -np.inf, np.inf, _MISSING, _MISSING
             in_snapshot = snapshots[i] != 0
-            side, slot, at, new = sides[i], slots[i], prices[i], sizes[i]
-            old = size[slot, side]
-            size[slot, side] = new if new > 0.0 else 0.0
+            slot, at, new = slots[i], prices[i], sizes[i]
+            side = BID + sides[i]
+            old = level[slot, side]
+            level[slot, side] = new if new > 0.0 else 0.0
             step = np.int64(new > 0.0) - np.int64(old > 0.0)
             absent += has_book and not (new > 0.0 or old > 0.0 or in_snapshot)
-            if side == 0:
+            if side == BID:
                 levels_bid += step
                 dirty_bids = dirty_bids or at >= bid_edge
                 if new > 0.0 and at > best_bid:
@@ -367,13 +383,13 @@ def rebuild(
         _prove(snapshot, messages[RUN, m], messages[TIME, m], messages[NUMBER, m], marks)
         changed = _ZERO
         if dirty_bids:
-            marks[BEST_BID] = _best(price, slot_at, size, BID, marks[BEST_BID], known, better_bid)
+            marks[BEST_BID] = _best(price, slot_at, level, BID, marks[BEST_BID], known, better_bid)
             best_bid = price[marks[BEST_BID]] if marks[BEST_BID] != NONE else -np.inf
-            changed, n_bids, bid_edge = _show(price, slot_at, size, BID, marks[BEST_BID], known, depth, bids)
+            changed, n_bids, bid_edge = _show(price, slot_at, level, BID, marks[BEST_BID], known, depth, bids)
         if dirty_asks:
-            marks[BEST_ASK] = _best(price, slot_at, size, ASK, marks[BEST_ASK], known, better_ask)
+            marks[BEST_ASK] = _best(price, slot_at, level, ASK, marks[BEST_ASK], known, better_ask)
             best_ask = price[marks[BEST_ASK]] if marks[BEST_ASK] != NONE else np.inf
-            of_asks, n_asks, ask_edge = _show(price, slot_at, size, ASK, marks[BEST_ASK], known, depth, asks)
+            of_asks, n_asks, ask_edge = _show(price, slot_at, level, ASK, marks[BEST_ASK], known, depth, asks)
             changed = max(changed, of_asks)
         better_bid, better_ask = _MISSING, _MISSING
         snapshot, in_snapshot, dirty_bids, dirty_asks, rows, absent = False, False, False, False, _ZERO, _ZERO
@@ -393,6 +409,6 @@ def rebuild(
         for k in range(len(shown)):
             columns[k, row] = top[shown[k]]
         if len(bands):
-            _add_bands(price, slot_at, size, marks, bands, columns[len(shown) :], row, state == OK)
+            _add_bands(price, slot_at, level, marks, bands, columns[len(shown) :], row, state == OK)
         marks[FEWEST_BIDS] = min(marks[FEWEST_BIDS], n_bids)
         marks[FEWEST_ASKS] = min(marks[FEWEST_ASKS], n_asks)

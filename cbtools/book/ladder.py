@@ -12,7 +12,8 @@ NO_VALUE: Final = int(np.iinfo(np.int64).min)
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 
-_SPARE: Final = 4096
+_FRESH: Final = 16_384
+"""So many prices not met before are ranked at once."""
 
 
 class Known(NamedTuple):
@@ -49,7 +50,7 @@ class Ladder:
         self.marks[[kernels.BEST_BID, kernels.BEST_ASK]] = NO_VALUE
         self.marks[self._places] = Known() if known is None else known
         self._take(1)
-        self._settle_at = _SPARE
+        self._settle_at = _FRESH
 
     def known(self) -> Known:
         """Give what is known of the book beside its levels."""
@@ -77,28 +78,26 @@ class Ladder:
         """Put levels in an empty ladder, each price of a side once."""
         prices, slot = np.unique(price, return_inverse=True)
         empty = 0.0 if self.marks[self._kernels.HAS_BOOK] else -1.0
-        self.price, self.slot_at = prices, np.arange(len(prices), dtype=np.int32)
-        self.size = np.full((len(prices), 2), empty)
-        self.size[slot, side] = size
+        self.slot_at = np.arange(1, len(prices) + 1, dtype=np.uint32)
+        self.level = np.full((len(prices) + 1, 3), empty)
+        self.level[1:, self._kernels.PRICE] = prices
+        self.level[slot + 1, side + self._kernels.BID] = size
         self.marks[self._kernels.KNOWN] = len(prices)
         self._settle()
 
-    def find(self, bits: I64, pieces: I64, slots: npt.NDArray[np.int32], fresh: I64) -> None:
-        """Give each row of these pieces its price's slot, and rank the prices not met before.
-
-        ``fresh`` is room to note these in, as many as come at once.
-        """
-        kernels = self._kernels
+    def find(self, prices: F64, pieces: I64, slots: npt.NDArray[np.uint32]) -> None:
+        """Give each row of these pieces its price's slot, and rank the prices not met before."""
+        kernels, keys = self._kernels, prices.view(np.uint64)
         if self.marks[kernels.KNOWN] > self._settle_at:
             self._settle()
-        rows = int((pieces[kernels.TO] - pieces[kernels.FROM]).sum())
-        fresh, at = fresh[:rows], np.zeros(2, np.int64)
+        rows, at = int((pieces[kernels.TO] - pieces[kernels.FROM]).sum()), np.zeros(2, np.int64)
         while at[0] < pieces.shape[1]:
-            self._make_room(len(fresh))
-            n = kernels.find(bits, pieces, at, self._table, self.marks, slots, fresh)
-            if n:
-                new = fresh[:n].view(np.float64)
-                kernels.merge(new, np.argsort(new), self.price, self.slot_at, self.size, self.marks)
+            known = int(self.marks[kernels.KNOWN])
+            self._make_room(known + min(rows, _FRESH))
+            n = kernels.find(prices, keys, pieces, at, self._table, self.level, self.marks, slots)
+            if n > known:
+                order = np.argsort(self.level[known + 1 : n + 1, kernels.PRICE])
+                kernels.merge(order, self.price, self.slot_at, self.level, self.marks)
 
     def levels(self) -> tuple[npt.NDArray[np.uint8], F64, F64]:
         """Give the levels: side, price and size; bids before asks, prices rising.
@@ -107,30 +106,29 @@ class Ladder:
         """
         slot_at = self.slot_at[: self.marks[self._kernels.KNOWN]]
         least = 0.0 if self.marks[self._kernels.HAS_BOOK] else -1.0
-        by_rank = self.size[slot_at].T
-        side, rank = np.nonzero(by_rank > least)
-        return side.astype(np.uint8), self.price[rank], by_rank[side, rank]
+        size = self.level[slot_at, self._kernels.BID :].T
+        side, rank = np.nonzero(size > least)
+        return side.astype(np.uint8), self.price[rank], size[side, rank]
 
     def _settle(self) -> None:
         """Leave out the prices that hold nothing."""
-        kernels, marks = self._kernels, self.marks
-        old = self.price, self.slot_at, self.size
-        room = max(1, int(marks[kernels.KNOWN]))
-        self._take(room)
-        bits = self.price.view(np.int64)
-        kernels.settle(*old, self.price, bits, self.slot_at, self.size, self._table, marks)
-        self._settle_at = 2 * int(marks[kernels.KNOWN]) + _SPARE
+        kernels, marks, slot_at, level = self._kernels, self.marks, self.slot_at, self.level
+        self._take(int(marks[kernels.KNOWN]))
+        keys = self.price.view(np.uint64)
+        kernels.settle(slot_at, level, self.price, self.slot_at, self.level, keys, self._table, marks)
+        self._settle_at = 3 * int(marks[kernels.KNOWN]) + _FRESH
 
-    def _make_room(self, more: int) -> None:
-        """Have room for so many more prices."""
-        kernels, known = self._kernels, int(self.marks[self._kernels.KNOWN])
-        if known + more > len(self.price):
-            price, slot_at, size = self.price[:known], self.slot_at[:known], self.size[:known]
-            self._take(max(known + more, 2 * known))
-            self.price[:known], self.slot_at[:known], self.size[:known] = price, slot_at, size
-            kernels.rehash(self.price.view(np.int64), self.slot_at, self._table, self.marks)
+    def _make_room(self, room: int) -> None:
+        """Have room for so many prices."""
+        known = int(self.marks[self._kernels.KNOWN])
+        if room > len(self.price):
+            price, slot_at, level = self.price[:known], self.slot_at[:known], self.level[: known + 1]
+            self._take(max(room, 2 * known))
+            self.price[:known], self.slot_at[:known], self.level[: known + 1] = price, slot_at, level
+            self._kernels.enter(self.price.view(np.uint64), self.slot_at, self._table, self.marks)
 
     def _take(self, room: int) -> None:
-        """Take new arrays; two thirds of the table, at most, will be full."""
-        self._table = np.zeros(2 << int(room + room // 2).bit_length(), np.int64)
-        self.price, self.slot_at, self.size = np.empty(room), np.empty(room, np.int32), np.empty((room, 2))
+        """Take new arrays; a sixth of the table, at most, will be full: probes are then few."""
+        self._table = np.zeros(1 << (6 * room).bit_length(), np.uint32)
+        self.price, self.slot_at = np.empty(room), np.empty(room, np.uint32)
+        self.level = np.empty((room + 1, 3))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ import polars as pl
 
 from cbtools.book.ladder import NO_VALUE
 from cbtools.errors import DatasetError
+from cbtools.schema import TIME
 
 I64 = npt.NDArray[np.int64]
 
@@ -96,33 +97,47 @@ def _rows(level2: pl.DataFrame) -> Rows:
     for name in OF_ROW:
         if level2[name].null_count():
             raise DatasetError(f"level2 has a null in {name}: there can be none in a row of a book")
-    arrays = (
-        level2["price"].to_numpy(),
-        level2["side"].to_physical().cast(pl.UInt8).to_numpy(),
-        level2["size"].to_numpy(),
-        level2["is_snapshot"].to_numpy().view(np.uint8),
+    price, side, size = level2.select("price", pl.col("side").to_physical().cast(pl.UInt8), "size")
+    return Rows(
+        _read_only(price.to_numpy()),
+        _read_only(side.to_numpy()),
+        _read_only(size.to_numpy()),
+        _read_only(level2["is_snapshot"].to_numpy().view(np.uint8)),
     )
-    for array in arrays:  # some are, as they come from Polars: a kernel would be compiled anew for the others
-        array.flags.writeable = False
-    return Rows(*arrays)
 
 
-def _frame_numbers(level2: pl.DataFrame) -> dict[str, I64]:
+def _frame_numbers(level2: pl.DataFrame) -> dict[str, npt.NDArray[Any]]:
     """Give the columns that tell a row's frame, as whole numbers; NO_VALUE where they are null."""
-    numbers = level2.select(pl.col(OF_FRAME).to_physical())
-    return {
-        series.name: (series.fill_null(NO_VALUE) if series.null_count() else series).to_numpy()
-        for series in numbers
-    }
+    numbers = {}
+    for name in OF_FRAME:
+        series = level2[name]
+        if series.dtype == pl.Int64 and series.null_count():
+            series = series.fill_null(NO_VALUE)
+        values = series.to_numpy()  # a time that is null is numpy's NaT, which has the bits of NO_VALUE
+        numbers[name] = _read_only(values.view(np.int64) if series.dtype == TIME else values)
+    return numbers
 
 
-def _starts(columns: Mapping[str, I64]) -> npt.NDArray[np.bool_]:
+def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Have all arrays alike: some come so from Polars, and a kernel would be compiled anew for the others."""
+    array.flags.writeable = False
+    return array
+
+
+def _starts(numbers: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.bool_]:
     """Tell in which rows a frame begins."""
-    new = np.ones(len(columns["line"]), np.bool_)
-    new[1:] = False
-    for column in columns.values():
-        new[1:] |= column[1:] != column[:-1]
-    return new
+    from cbtools._kernels.book import mark_frames
+
+    starts = np.empty(len(numbers["line"]), np.bool_)
+    mark_frames(
+        numbers["line"],
+        numbers["sequence_num"],
+        numbers["connection"],
+        numbers["server_time"],
+        numbers["capture_time"],
+        starts,
+    )
+    return starts
 
 
 def _changes(product: pl.Series) -> npt.NDArray[np.bool_] | None:

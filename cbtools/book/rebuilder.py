@@ -24,9 +24,8 @@ When = Literal["message", "bbo", "depth"]
 Gaps = Literal["mark", "drop", "raise", "ignore"]
 
 MOST_LEVELS: Final = 10_000
-_FRESH: Final = 8192
-"""Prices not met before are ranked so many at a time."""
 _OK, _UNPROVEN = (BOOK_STATE.categories.to_list().index(state) for state in ("ok", "unproven"))
+_STATES: Final = pl.DataFrame({"book_state": BOOK_STATE.categories}, schema={"book_state": BOOK_STATE})
 _OF_FRAME: Final = ("product_id", *(column.name for column in FRAME))
 
 
@@ -88,7 +87,6 @@ class Rebuilder:
         self._runs = Runs(stream)
         self.books = {} if books is None else books
         self._begin = begin
-        self._fresh = np.empty(_FRESH, np.int64)
 
     def __call__(self, level2: pl.DataFrame) -> pl.DataFrame:
         """Take the next rows, of whole frames; give the book's rows."""
@@ -98,7 +96,7 @@ class Rebuilder:
         n = len(batch.first_rows)
         told = np.empty((5, n), np.int64)
         columns = np.empty((len(self._shown.places) + 3 * len(self._shown.bands), n))
-        slots = np.empty(level2.height, np.int32)
+        slots = np.empty(level2.height, np.uint32)
         fewest = np.full(2, self._shown.depth)
         for messages in batch.products:
             book = self.books.get(messages.product)
@@ -117,24 +115,24 @@ class Rebuilder:
         first_rows = batch.first_rows
         if not kept.all():
             first_rows, told, columns = first_rows[kept], told[:, kept], columns[:, kept]
-        of_frame = level2.select([name for name in _OF_FRAME if name in self.schema])
-        made = {series.name: series for series in of_frame[first_rows]} if of_frame.columns else {}
+        of_frame = [level2[name] for name in _OF_FRAME if name in self.schema]
+        made = {series.name: series for series in pl.DataFrame(of_frame)[first_rows]} if of_frame else {}
         made |= self._shown.series(columns, fewest) | self._told(told)
         frame = pl.DataFrame([made[name] for name in self.schema])
         frame.columns = list(self.schema)
         return frame
 
     def _rebuild(
-        self, book: Ladder, rows: Rows, messages: Messages, slots: npt.NDArray[np.int32], columns: F64,
+        self, book: Ladder, rows: Rows, messages: Messages, slots: npt.NDArray[np.uint32], columns: F64,
         told: I64, fewest: I64,
     ) -> None:  # fmt: skip
         kernels = self._kernels
-        book.find(rows.price.view(np.int64), messages.pieces, slots, self._fresh)
+        book.find(rows.price, messages.pieces, slots)
         shown = slice(kernels.FEWEST_BIDS, kernels.FEWEST_ASKS + 1)
         book.marks[shown] = self._shown.depth
         kernels.rebuild(
             rows.price, slots, rows.side, rows.size, rows.snapshot, messages.pieces, messages.messages,
-            book.price, book.slot_at, book.size, book.marks, self._how, self._shown.top, self._shown.places,
+            book.price, book.slot_at, book.level, book.marks, self._how, self._shown.top, self._shown.places,
             self._shown.bands, columns, told,
         )  # fmt: skip
         np.minimum(fewest, book.marks[shown], out=fewest)
@@ -146,7 +144,7 @@ class Rebuilder:
         if "n_asks" in self.schema:
             made["n_asks"] = pl.Series(told[kernels.TOLD_ASKS].astype(np.int32))
         if "book_state" in self.schema:
-            made["book_state"] = pl.Series(told[kernels.TOLD_STATE].astype(np.uint8)).cat.to(BOOK_STATE)
+            made["book_state"] = _STATES[told[kernels.TOLD_STATE]].to_series()
         if "proven_since" in self.schema:
             since = pl.Series(told[kernels.TOLD_SINCE])
             if (told[kernels.TOLD_SINCE] == NO_VALUE).any():

@@ -28,7 +28,7 @@ class Runs:
     def __call__(self, level2: pl.DataFrame) -> I64:
         """Give each row's run."""
         if RUN in level2.columns:
-            return level2[RUN].to_physical().fill_null(NO_VALUE).to_numpy()
+            return level2[RUN].to_numpy().view(np.int64)  # a null is NaT, which has the bits of NO_VALUE
         number = level2["sequence_num"].fill_null(NO_VALUE).to_numpy()
         connection = level2["connection"].to_numpy()
         before = number[:1] if self._number is None else np.array([self._number])
