@@ -122,14 +122,14 @@ def batched(dice, frame, most):
     return source(batches, frame.schema, "BATCHES")
 
 
-@examples(60)
+@examples(40)
 @given(SEEDS)
 def test_the_cut_of_the_frame_does_not_matter(dice):
-    level2, _ = flow(dice, dice.choice([5, 20, 60]))
+    level2, _ = flow(dice, dice.choice([3, 10, 30]))
     chosen = options(dice)
     whole = cb.rebuild_book(level2, **chosen).collect()
     cut = chunked(dice, level2)
-    for other in (cut, cut.lazy(), batched(dice, level2, 1), batched(dice, level2, dice.choice([3, 17]))):
+    for other in (cut, cut.lazy(), batched(dice, level2, dice.choice([1, 2, 5, 20]))):
         laws.assert_same(cb.rebuild_book(other, **chosen).collect(), whole, "book")
 
 
@@ -163,7 +163,7 @@ def test_a_row_depends_on_nothing_later(dice):
         book_laws.same_as_oracle(level2[:anywhere], rows[:anywhere], **chosen)
 
 
-@examples(40)
+@examples(30)
 @given(SEEDS)
 def test_a_query_may_be_narrowed(dice):
     """Columns, rows and a limit asked of the book are those of the whole."""
@@ -255,7 +255,7 @@ def decoded(segments):
     return raw.decode(segments).rows["level2"]
 
 
-@examples(100)
+@examples(70)
 @given(SEEDS)
 def test_recordings(tmp_path, dice):
     """From the bytes to the book, oracle against package."""
@@ -266,7 +266,7 @@ def test_recordings(tmp_path, dice):
     book_laws.same_as_oracle(level2, decoded(segments), **options(dice))
 
 
-@examples(40)
+@examples(25)
 @given(SEEDS)
 def test_a_recording_s_products_do_not_mix(tmp_path, dice):
     paths = laws.write_segments(cut(dice, lines(dice), 2), tmp_path)
@@ -290,7 +290,7 @@ def test_recordings_reach_every_state():
 # --- states
 
 
-@examples(100)
+@examples(50)
 @given(SEEDS)
 def test_segments_go_on_from_the_state_before(tmp_path, dice):
     """Each from the state after the one before, kept or saved: the rows, and the state, of the whole."""
@@ -312,7 +312,7 @@ def test_segments_go_on_from_the_state_before(tmp_path, dice):
     assert state == cb.BookState.read(paths)
 
 
-@examples(60)
+@examples(40)
 @given(SEEDS)
 def test_raw_tables_go_on_from_the_state_before(tmp_path, dice):
     """Decoding goes on too: connections, runs and repeats are told as in one stream."""
@@ -325,7 +325,7 @@ def test_raw_tables_go_on_from_the_state_before(tmp_path, dice):
     laws.assert_same(pl.concat(parts), whole, "level2")
 
 
-@examples(60)
+@examples(40)
 @given(SEEDS)
 def test_a_state_is_what_the_messages_left(tmp_path, dice):
     segments = cut(dice, lines(dice), dice.choice([1, 2]))
@@ -339,7 +339,7 @@ def test_a_state_is_what_the_messages_left(tmp_path, dice):
     book_laws.same_state(cb.BookState.read(paths[-1]), alone)
 
 
-@examples(60)
+@examples(50)
 @given(SEEDS)
 def test_then_is_associative_and_the_empty_state_is_neutral(tmp_path, dice):
     """Of segments that go on from each other, and of any."""
@@ -355,7 +355,7 @@ def test_then_is_associative_and_the_empty_state_is_neutral(tmp_path, dice):
     assert (a == b) == (b == a)
 
 
-@examples(100)
+@examples(60)
 @given(SEEDS)
 def test_effects_side_by_side(tmp_path, dice):
     """What is proven of effects composed is proven of the stream, with the same levels; never more."""
@@ -371,7 +371,7 @@ def test_effects_side_by_side(tmp_path, dice):
         laws.assert_same(composed.levels.filter(is_its), together.levels.filter(is_its), product_id)
 
 
-@examples(60)
+@examples(40)
 @given(SEEDS)
 def test_then_is_reading_on(tmp_path, dice):
     """Where nothing is wrong around the cut, the composed state is the state of the stream."""
@@ -383,7 +383,7 @@ def test_then_is_reading_on(tmp_path, dice):
     assert one.then(other) == cb.BookState.read(paths[1], start=one)
 
 
-@examples(60)
+@examples(40)
 @given(SEEDS)
 def test_nothing_is_proven_across_a_gap(tmp_path, dice):
     """A state composed with one that does not go on from it proves only what the later one proves alone."""
