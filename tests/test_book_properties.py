@@ -13,7 +13,7 @@ import laws
 import polars as pl
 import pytest
 import wire
-from book_flows import GAPS, NOON, ON, PRODUCTS, Feed, cut, flow, frames, lines, options
+from book_flows import GAPS, NOON, ON, PRODUCTS, SIZES, Feed, cut, flow, frames, lines, options
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from oracles import book as oracle
@@ -97,6 +97,61 @@ def test_raise_at_the_first_unproven_row(dice):
         book_laws.same_rows(
             cb.rebuild_book(level2, depth=3, on=on, gaps="raise").collect(), expected, depth=3
         )
+
+
+# --- books that outgrow what they were
+
+
+def told(number, rows, product_id="A"):
+    """Make a frame of levels: (is_snapshot, side, price, size)."""
+    frame = {"sequence_num": number, "server_time": None, "capture_time": NOON + number, "event_time": None}
+    frame |= {"product_id": product_id, "connection": 1, "line": number + 1, "unbroken_since": NOON}
+    return [dict(zip(("is_snapshot", "side", "price", "size"), row, strict=True)) | frame for row in rows]
+
+
+@pytest.mark.parametrize("snapshots", [10_000, 150])
+def test_prices_that_never_come_again(snapshots):
+    """Tens of thousands of prices, a few hundred at a time: those that are gone have to be forgotten."""
+    dice = random.Random(snapshots)
+    live: list[tuple[str, float]] = []
+    rows = []
+    for number in range(400):
+        is_snapshot = number % snapshots == 0
+        gone = [] if is_snapshot else [live.pop(dice.randrange(len(live))) for _ in range(len(live) // 3)]
+        sides = [dice.choice(["bid", "ask"]) for _ in range(dice.choice([1, 60, 200]))]
+        new = [(side, 1e4 + (dice.random() if side == "ask" else -dice.random())) for side in sides]
+        live = [*([] if is_snapshot else live), *new]
+        changes = [(*level, 0.0) for level in gone] + [(*level, dice.choice(SIZES)) for level in new]
+        rows += told(number, [(is_snapshot, *change) for change in changes])
+    rows += told(400, [(False, side, price, 0.0) for side, price in live])
+    level2 = book_laws.as_level2(rows)
+    assert level2["price"].n_unique() > 30_000
+    for table in (level2, batched(dice, level2, 9_000)):
+        got = book_laws.same_as_oracle(table, rows, depth=5, bands_bps=(0.5,), on=dice.choice(ON))
+        assert got["book_state"][-1] == "empty"
+
+
+@pytest.mark.parametrize("inwards", [True, False])
+def test_a_deep_book_is_swept_and_filled(inwards):
+    """Level by level, from the best on to the last one and back again, or the other way round."""
+    count = 400
+    bids = [("bid", 1000 - k / 8, 1.0 + k) for k in range(count)]
+    asks = [("ask", 1001 + k / 8, 2.0 + k) for k in range(count)]
+    order = [level for pair in zip(bids, asks, strict=True) for level in pair]
+    if inwards:
+        order.reverse()
+    rows = told(0, [(True, *level) for level in bids + asks])
+    rows += [
+        row for k, (side, price, _) in enumerate(order, 1) for row in told(k, [(False, side, price, 0.0)])
+    ]
+    rows += [
+        row for k, level in enumerate(reversed(order), len(order) + 1) for row in told(k, [(False, *level)])
+    ]
+    level2 = book_laws.as_level2(rows)
+    got = book_laws.same_as_oracle(level2, rows, depth=3, bands_bps=(10,))
+    assert got.height == 1 + 4 * count
+    assert got.row(2 * count, named=True)["book_state"] == "empty"
+    assert got.row(-1, named=True)["n_bids"] == count
 
 
 # --- laws of the frame

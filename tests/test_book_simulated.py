@@ -136,6 +136,27 @@ def test_run_segment_writes_the_same_book(book, recording, tmp_path):
     assert (Path(tmp_path) / "_state").is_dir()
 
 
+def test_the_book_at_an_instant(recording, tmp_path):
+    """From the raw rows, and from what was written of them, beside which the states are kept."""
+    level2 = cb.scan_raw(recording.paths, "level2").collect()
+    rows = book_laws.as_rows(level2)
+    for path in recording.paths:
+        cb.run_segment(path, tmp_path)
+    for part in (0.0, 0.3, 0.62, 0.97):
+        when = level2["capture_time"][int(part * level2.height)]
+        till_then = level2["capture_time"].search_sorted(when, side="right")
+        books = {}
+        oracle.rebuild(rows[:till_then], depth=1, books=books)
+        for product_id, book in books.items():
+            if not book.has_book:
+                continue
+            for source in (level2, tmp_path):
+                got = cb.book_at(source, when, product_id)
+                assert (got.bids.rows(), got.asks.rows()) == (book.best_first("bid"), book.best_first("ask"))
+                assert got.book_state == oracle.shown(book, 1)["book_state"]
+                assert got.sequence_num == book.last["sequence_num"]
+
+
 def test_a_segment_that_is_missing_leaves_nothing_proven(recording, tmp_path):
     """The state of an earlier segment, which this one does not go on from, proves nothing by itself."""
     first, *_, last = recording.paths
