@@ -18,6 +18,8 @@ BUY: Final = "#009E73"
 SELL: Final = "#D55E00"
 QUOTE: Final = "#56B4E9"
 
+_NOT_OK: Final = {"unproven": "#999999", "crossed": "#CC79A7", "one_sided": "#E69F00", "empty": "#F0E442"}
+
 _MOST_POINTS: Final = 4_000
 """More quotes than a picture has columns of pixels are thinned to about so many."""
 
@@ -78,7 +80,67 @@ def trades_on_quotes(
             of_side["trade_time"].to_numpy(), of_side["price"].to_numpy(), area,
             color=colour, marker=marker, alpha=0.65, linewidths=0, label=f"{side} aggressor", zorder=3,
         )  # fmt: skip
-    _finish(ax, product_id)
+    _finish_time(ax, f"{product_id}: at which prices do trades happen?", product_id)
+    return ax
+
+
+def quotes(book: pl.DataFrame, product_id: str, *, ax: Axes | None = None) -> Axes:
+    """Draw a product's best bid and ask over time, and shade where its book is not ok.
+
+    Parameters
+    ----------
+    book : polars.DataFrame
+        Rows of the ``book`` table: product_id, server_time, bid_price_1, ask_price_1, book_state. A row holds
+        until the next; so does the shade of a state. Rows without server_time are left out; more than a
+        picture can show are thinned, evenly, but not their shades.
+    product_id : str
+        Which product.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; by default on a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    ConfigError
+        If the frame has no row of the product with a server_time.
+
+    Examples
+    --------
+    >>> import cbtools as cb
+    >>> book = cb.scan_raw(cb.sample_path(), "level2").pipe(cb.rebuild_book, depth=1, on="bbo").collect()
+    >>> ax = cb.plot.quotes(book, "BTC-USD")
+    >>> [text.get_text() for text in ax.get_legend().get_texts()]
+    ['best bid', 'best ask', 'unproven']
+    """
+    of_product = (pl.col("product_id") == product_id) & pl.col("server_time").is_not_null()
+    book = book.filter(of_product).sort("server_time", maintain_order=True)
+    if book.is_empty():
+        raise ConfigError(f"no book of {product_id!r} to draw: see the frame's product_id")
+    if ax is None:
+        import matplotlib.pyplot as plt
+
+        _, ax = plt.subplots(figsize=(10, 5), layout="constrained")
+    shown = _thinned(book)
+    when = shown["server_time"].to_numpy()
+    # mostly they are a tick apart and fall together: a thin line on a broad one, so that both are seen
+    for side, colour, width, alpha in (("bid", BUY, 3.2, 0.5), ("ask", SELL, 1.1, 1.0)):
+        ax.step(
+            when, shown[f"{side}_price_1"].to_numpy(), where="post",
+            color=colour, linewidth=width, alpha=alpha, label=f"best {side}",
+        )  # fmt: skip
+    begins = pl.col("book_state").ne_missing(pl.col("book_state").shift())
+    changes = pl.concat([book.filter(begins), book.tail(1)])
+    for state, colour in _NOT_OK.items():
+        so = (changes["book_state"].cast(pl.String) == state).to_numpy()
+        if so.any():
+            ax.fill_between(
+                changes["server_time"].to_numpy(), 0, so, step="post", transform=ax.get_xaxis_transform(),
+                color=colour, alpha=0.3, linewidth=0, zorder=0, label=state.replace("_", "-"),
+            )  # fmt: skip
+    _finish_time(ax, f"{product_id}: can the best bid and ask be trusted?", product_id)
     return ax
 
 
@@ -88,14 +150,14 @@ def _thinned(quotes: pl.DataFrame) -> pl.DataFrame:
     return quotes if every < 2 else pl.concat([quotes.gather_every(every), quotes.tail(1)])
 
 
-def _finish(ax: Axes, product_id: str) -> None:
+def _finish_time(ax: Axes, title: str, product_id: str) -> None:
     import matplotlib.dates as dates
 
     locator = dates.AutoDateLocator(minticks=4, maxticks=9)  # type: ignore[no-untyped-call]
     ax.xaxis.set_major_locator(locator)
     ax.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     ax.yaxis.get_major_formatter().set_useOffset(False)  # type: ignore[attr-defined]
-    ax.set_title(f"{product_id}: at which prices do trades happen?", loc="left")
+    ax.set_title(title, loc="left")
     ax.set_xlabel("exchange time (UTC)")
     ax.set_ylabel(f"price ({product_id.rpartition('-')[2]})")
     ax.grid(alpha=0.25, linewidth=0.5)

@@ -2,8 +2,9 @@
 
 A hash table gives each price a slot, which holds the price and its size on either side: a change is one
 look-up and one store. The slots are ranked by price before a batch is applied, the new ones merged with those
-known, so that the best levels are found by walking the ranks from the best outwards. (Keeping a side as a
-sorted array costs fifty times as much on a full book, where an insertion moves thousands of levels.)
+known; a bit for each rank tells whether there is a level, so that the best levels are found by going through
+the bits from the best outwards. (Keeping a side as a sorted array costs fifty times as much on a full book,
+where an insertion moves thousands of levels.)
 
 A message's rows may lie in several pieces, between rows of other products. Nothing is given out before the
 last of them is applied.
@@ -23,20 +24,19 @@ U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
 
-# Places in `marks`, what is known of a product's book between two calls. KNOWN: prices in the ladder; BEST:
-# rank of the best bid and ask, NONE if the side is empty; BIDS, ASKS: levels. PROVEN: 1 if the last message
-# left the book proven; LAST_RUN, LAST_NUMBER: of the last message; SINCE, SNAPSHOTS: name of the last
-# snapshot, and how many there were. Then the fewest levels shown of each side; and counts, since the book was
-# begun here: messages, changes in them, snapshots, changes before any snapshot, deletes of absent levels,
-# breaks met; from STATES on, messages by the state they left.
+# Places in `marks`, what is known of a product's book between two calls. KNOWN: prices known; BIDS, ASKS:
+# levels; PROVEN: 1 if the last message left the book proven; LAST_RUN, LAST_NUMBER: of the last message; SINCE,
+# SNAPSHOTS: name of the last snapshot, and how many there were. Then the fewest levels shown of each side;
+# and counts, since the book was begun here: messages, changes in them, snapshots, changes before any snapshot,
+# deletes of absent levels, breaks met; from STATES on, messages by the state they left.
 (
-    KNOWN, BEST_BID, BEST_ASK, BIDS, ASKS, HAS_BOOK, PROVEN, LAST_RUN, LAST_NUMBER, SINCE, SNAPSHOTS,
-    FEWEST_BIDS, FEWEST_ASKS, MESSAGES, CHANGES, CLEARED, EARLY, ABSENT, BREAKS, STATES,
-) = np.arange(20)  # fmt: skip
+    KNOWN, BIDS, ASKS, HAS_BOOK, PROVEN, LAST_RUN, LAST_NUMBER, SINCE, SNAPSHOTS, FEWEST_BIDS, FEWEST_ASKS,
+    MESSAGES, CHANGES, CLEARED, EARLY, ABSENT, BREAKS, STATES,
+) = np.arange(18)  # fmt: skip
 MARKS = STATES + 5
 
 # Columns of `level`, a row a slot (from 1 on); sizes are 0 where there is no level.
-PRICE, BID, ASK = np.arange(3)
+BID, ASK, PRICE, RANK = np.arange(4)
 # rows of `pieces`, a column a piece: its rows, from and to, and the message they belong to
 FROM, TO, MESSAGE = np.arange(3)
 # rows of `messages`, a column a message: name of its run, receipt, number, and the row to write
@@ -51,11 +51,13 @@ TOLD_BIDS, TOLD_ASKS, TOLD_STATE, TOLD_SINCE, TOLD_KEPT = np.arange(5)
 OK, UNPROVEN, CROSSED, ONE_SIDED, EMPTY = np.arange(5)
 NONE = np.iinfo(np.int64).min + np.int64(0)
 
-_ZERO, _ONE, _TWO = np.arange(3)
-_MINUS = np.int64(-1)
-# numba makes a float of an unsigned and a signed integer: the hash has constants of its own kind
-_U0, _U1, _U32 = (np.uint64(n) for n in (0, 1, 32))
+_ZERO, _ONE, _TWO, _SIX, _LOW = np.array([0, 1, 2, 6, 63])
+# numba makes a float of an unsigned and a signed integer: words have constants of their own kind
+_U0, _U1, _U32, _U58 = (np.uint64(n) for n in (0, 1, 32, 58))
 _MIX = np.uint64(0x9E3779B97F4A7C15)
+_DE_BRUIJN = np.uint64(0x03F79D71B4CB0A89)
+# a word with one bit set, times that number, has in its six high bits a number of its own for each bit
+_BIT = np.argsort([(0x03F79D71B4CB0A89 << bit) % 2**64 >> 58 for bit in range(64)])
 _UNTOUCHED = -1.0  # size of a side at a price where, without a book, it was never touched
 _MISSING = np.nan
 
@@ -110,7 +112,7 @@ def find(prices: F64, keys: U64, pieces: I64, at: I64, table: U32, level: F64, m
                 n += 1
                 slot = np.uint64(n)
                 level[slot, PRICE], level[slot, BID], level[slot, ASK] = price, empty, empty
-                table[h] = slot
+                table[h] = np.uint32(n)
             slots[i] = slot
         at[0] += 1
         at[1] = 0
@@ -121,8 +123,6 @@ def find(prices: F64, keys: U64, pieces: I64, at: I64, table: U32, level: F64, m
 def merge(order: I64, price: F64, slot_at: U32, level: F64, marks: I64) -> None:
     """Rank the new slots among the known; ``order`` sorts them. From the top down, so each moves once."""
     known = marks[KNOWN]
-    below_bid, below_ask = _ZERO, _ZERO
-    best_bid, best_ask = marks[BEST_BID], marks[BEST_ASK]
     i = known - 1
     to = known + len(order) - 1
     for j in range(len(order) - 1, -1, -1):
@@ -136,30 +136,61 @@ def merge(order: I64, price: F64, slot_at: U32, level: F64, marks: I64) -> None:
         price[to] = new
         slot_at[to] = slot
         to -= 1
-        below_bid += i < best_bid
-        below_ask += i < best_ask
     marks[KNOWN] = known + len(order)
-    if best_bid != NONE:
-        marks[BEST_BID] = best_bid + below_bid
-    if best_ask != NONE:
-        marks[BEST_ASK] = best_ask + below_ask
+
+
+@kernel
+def rank(slot_at: U32, level: F64, bits: U64, marks: I64) -> None:
+    """Tell each slot its rank, and which ranks hold a level.
+
+    A side's bits are in the order from the best outwards: asks by their ranks, bids by those from the top.
+    """
+    known = marks[KNOWN]
+    for word in range((known >> _SIX) + 1):
+        bits[BID, word] = bits[ASK, word] = _U0
+    for r in range(known):
+        slot = slot_at[r]
+        level[slot, RANK] = r
+        if level[slot, BID] > 0.0:
+            _flip(bits, BID, known - 1 - r)
+        if level[slot, ASK] > 0.0:
+            _flip(bits, ASK, r)
+
+
+@inner
+def _flip(bits: U64, side: np.int64, place: np.int64) -> None:
+    bits[side, place >> _SIX] ^= _U1 << np.uint64(place & _LOW)
+
+
+@inner
+def _next(bits: U64, side: np.int64, place: np.int64, known: np.int64) -> np.int64:
+    """Give the first place from here on that holds a level; ``known`` if there is none."""
+    last = known >> _SIX
+    word = place >> _SIX
+    bit = np.uint64(place & _LOW)
+    found = (bits[side, word] >> bit) << bit
+    while found == _U0:
+        word += 1
+        if word > last:
+            return known
+        found = bits[side, word]
+    lowest = found & (~found + _U1)
+    return np.int64((word << _SIX) + _BIT[(lowest * _DE_BRUIJN) >> _U58])
 
 
 @kernel
 def settle(
     slot_at: U32, level: F64, price: F64, new_slot_at: U32, new_level: F64, keys: U64, table: U32, marks: I64
 ) -> None:
-    """Lay the levels out anew, in the order of their prices and without those that hold nothing.
+    """Lay the slots out anew, in the order of their prices and without those that hold nothing.
 
     ``price``, ``new_slot_at`` and ``new_level`` are to be filled, and ``table``, which is all zero; ``keys``
     are the bits of ``price``.
     """
-    marks[BEST_BID] = marks[BEST_ASK] = NONE
-    marks[BIDS] = marks[ASKS] = _ZERO
     least = 0.0 if marks[HAS_BOOK] else _UNTOUCHED
     n = _ZERO
-    for rank in range(marks[KNOWN]):
-        old = slot_at[rank]
+    for r in range(marks[KNOWN]):
+        old = slot_at[r]
         bid, ask = level[old, BID], level[old, ASK]
         if bid <= least and ask <= least:
             continue
@@ -167,12 +198,6 @@ def settle(
         new_slot_at[n] = n + 1
         new_level[n + 1, PRICE], new_level[n + 1, BID], new_level[n + 1, ASK] = price[n], bid, ask
         _enter(keys[n], n + 1, table)
-        if bid > 0.0:
-            marks[BEST_BID] = n
-            marks[BIDS] += 1
-        if ask > 0.0:
-            marks[BEST_ASK] = n if marks[BEST_ASK] == NONE else marks[BEST_ASK]
-            marks[ASKS] += 1
         n += 1
     marks[KNOWN] = n
 
@@ -180,8 +205,8 @@ def settle(
 @kernel
 def enter(keys: U64, slot_at: U32, table: U32, marks: I64) -> None:
     """Fill a larger table, all zero, with the prices known; ``keys`` by rank."""
-    for rank in range(marks[KNOWN]):
-        _enter(keys[rank], np.int64(slot_at[rank]), table)
+    for r in range(marks[KNOWN]):
+        _enter(keys[r], np.int64(slot_at[r]), table)
 
 
 @inner
@@ -194,69 +219,36 @@ def _enter(key: np.uint64, slot: np.int64, table: U32) -> None:
 
 
 @inner
-def _clear(level: F64, marks: I64) -> None:
+def _clear(level: F64, bits: U64, known: np.int64) -> None:
     """Empty both sides, for a snapshot to fill them."""
-    for slot in range(1, marks[KNOWN] + 1):
+    for slot in range(1, known + 1):
         level[slot, BID] = level[slot, ASK] = 0.0
-    marks[BEST_BID] = marks[BEST_ASK] = NONE
-    marks[BIDS] = marks[ASKS] = _ZERO
-    marks[HAS_BOOK] = _ONE
-
-
-@inner
-def _rank(price: F64, known: np.int64, wanted: float) -> np.int64:
-    """Give the rank of a price that is known."""
-    low, high = _ZERO, known
-    while low < high:
-        middle = (low + high) >> _ONE
-        if price[middle] < wanted:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-@inner
-def _best(
-    price: F64, slot_at: U32, level: F64, side: np.int64, rank: np.int64, known: np.int64, better: float
-) -> np.int64:
-    """Give the rank of the best level, or NONE: ``rank`` was it, and ``better`` is NaN or a price beyond."""
-    if better == better:
-        rank = _rank(price, known, better)
-    if rank == NONE:
-        return NONE
-    step = _MINUS if side == BID else _ONE
-    while 0 <= rank < known:
-        if level[slot_at[rank], side] > 0.0:
-            return rank
-        rank += step
-    return NONE
+    for word in range((known >> _SIX) + 1):
+        bits[BID, word] = bits[ASK, word] = _U0
 
 
 @inner
 def _show(
-    price: F64, slot_at: U32, level: F64, side: np.int64, best: np.int64, known: np.int64, depth: np.int64,
+    slot_at: U32, level: F64, bits: U64, side: np.int64, best: np.int64, known: np.int64, depth: np.int64,
     top: F64,
-) -> tuple[np.int64, np.int64, float]:  # fmt: skip
+) -> tuple[np.int64, np.int64, np.int64]:  # fmt: skip
     """Write the best levels of a side into ``top``: prices, then sizes; NaN where there is none.
 
-    Returns what changed (0: nothing, 1: a level, 2: the best), how many there are, and the price behind which
+    Returns what changed (0: nothing, 1: a level, 2: the best), how many there are, and the place behind which
     a change is not shown.
     """
-    step = _MINUS if side == BID else _ONE
-    changed, n, rank = _ZERO, _ZERO, best
-    edge = -np.inf if side == BID else np.inf
-    if best != NONE:
-        while n < depth and 0 <= rank < known:
-            level_size = level[slot_at[rank], side]
-            if level_size > 0.0:
-                if top[n] != price[rank] or top[depth + n] != level_size:
-                    changed = _TWO if n == 0 else max(changed, _ONE)
-                    top[n], top[depth + n] = price[rank], level_size
-                n += 1
-            rank += step
-    if n == depth:
-        edge = top[n - 1]
+    changed, n, place, edge = _ZERO, _ZERO, best, known
+    while place < known:
+        slot = slot_at[known - 1 - place if side == BID else place]
+        price, size = level[slot, PRICE], level[slot, side]
+        if top[n] != price or top[depth + n] != size:
+            changed = _TWO if n == 0 else max(changed, _ONE)
+            top[n], top[depth + n] = price, size
+        n += 1
+        if n == depth:
+            edge = place
+            break
+        place = _next(bits, side, place + 1, known)
     for k in range(n, depth):
         if top[k] != top[k]:
             break
@@ -266,44 +258,41 @@ def _show(
 
 
 @inner
-def _state(marks: I64, price: F64, ignore: np.int64) -> np.int64:
-    """Tell what the book is, by the first that holds."""
-    if marks[PROVEN] == 0 and ignore == 0:
+def _state(proven: bool, bid: float, ask: float) -> np.int64:
+    """Tell what the book is, by the first that holds; a price is NaN where the side is empty."""
+    if not proven:
         return UNPROVEN
-    if marks[BEST_BID] == NONE and marks[BEST_ASK] == NONE:
-        return EMPTY
-    if marks[BEST_BID] == NONE or marks[BEST_ASK] == NONE:
-        return ONE_SIDED
-    if price[marks[BEST_BID]] >= price[marks[BEST_ASK]]:
-        return CROSSED
-    return OK
+    if bid == bid and ask == ask:
+        return CROSSED if bid >= ask else OK
+    return ONE_SIDED if bid == bid or ask == ask else EMPTY
 
 
 @inner
 def _add_bands(
-    price: F64, slot_at: U32, level: F64, marks: I64, bands: F64, columns: F64, row: np.int64, ok: bool
-) -> None:
-    """Write the depth within each distance of mid, afresh from the best outwards; ``bands`` are rising."""
+    slot_at: U32, level: F64, bits: U64, known: np.int64, best: I64, mid: float, bands: F64, columns: F64,
+    row: np.int64,
+) -> None:  # fmt: skip
+    """Write the depth within each distance of mid, afresh from the best outwards; ``bands`` are rising.
+
+    ``mid`` is NaN where there is none to measure from.
+    """
     n = len(bands)
     for k in range(3 * n):
         columns[k, row] = _MISSING
-    if not ok:
+    if mid != mid:
         return
-    mid = (price[marks[BEST_ASK]] + price[marks[BEST_BID]]) / 2.0
     for side in (BID, ASK):
-        step = _MINUS if side == BID else _ONE
-        rank = marks[BEST_BID] if side == BID else marks[BEST_ASK]
-        depth = 0.0
+        place, depth = best[side], 0.0
         for k in range(n):
-            while 0 <= rank < marks[KNOWN]:
-                distance = 1e4 * ((mid - price[rank]) if side == BID else (price[rank] - mid)) / mid
+            while place < known:
+                slot = slot_at[known - 1 - place if side == BID else place]
+                price = level[slot, PRICE]
+                distance = 1e4 * ((mid - price) if side == BID else (price - mid)) / mid
                 if distance > bands[k]:
                     break
-                level_size = level[slot_at[rank], side]
-                if level_size > 0.0:
-                    depth += level_size
-                rank += step
-            columns[3 * k + side - 1, row] = depth
+                depth += level[slot, side]
+                place = _next(bits, side, place + 1, known)
+            columns[3 * k + side, row] = depth
     for k in range(n):
         bid, ask = columns[3 * k, row], columns[3 * k + 1, row]
         if bid + ask > 0.0:
@@ -327,49 +316,49 @@ def _prove(snapshot: bool, run: np.int64, time: np.int64, number: np.int64, mark
 
 @kernel
 def rebuild(
-    prices: F64, slots: U32, sides: U8, sizes: F64, snapshots: U8, pieces: I64, messages: I64, price: F64,
-    slot_at: U32, level: F64, marks: I64, how: I64, top: F64, shown: I64, bands: F64, columns: F64, told: I64,
+    slots: U32, sides: U8, sizes: F64, snapshots: U8, pieces: I64, messages: I64, slot_at: U32, level: F64,
+    bits: U64, marks: I64, how: I64, top: F64, shown: I64, bands: F64, columns: F64, told: I64, best: I64,
 ) -> None:  # fmt: skip
     """Apply a product's messages to its book, and write a row for each that is asked for.
 
     ``columns`` are those of ``shown`` (places in ``top``: bid prices, bid sizes, ask prices, ask sizes, each
-    of DEPTH) and behind them three a band. ``told`` says for every message whether it has a row.
+    of DEPTH) and behind them three a band. ``told`` says for every message whether it has a row. ``best`` is
+    room for the places of the best levels.
     """
     depth, known = how[DEPTH], marks[KNOWN]
     bids, asks = top[: 2 * depth], top[2 * depth :]
-    _, n_bids, bid_edge = _show(price, slot_at, level, BID, marks[BEST_BID], known, depth, bids)
-    _, n_asks, ask_edge = _show(price, slot_at, level, ASK, marks[BEST_ASK], known, depth, asks)
-    had_book, state, since = marks[HAS_BOOK], _state(marks, price, how[IGNORE]), marks[SINCE]
-    best_bid = price[marks[BEST_BID]] if marks[BEST_BID] != NONE else -np.inf
-    best_ask = price[marks[BEST_ASK]] if marks[BEST_ASK] != NONE else np.inf
-    better_bid, better_ask = _MISSING, _MISSING
-    snapshot, in_snapshot, dirty_bids, dirty_asks, rows = False, False, False, False, _ZERO
-    levels_bid, levels_ask, has_book, absent = marks[BIDS], marks[ASKS], marks[HAS_BOOK] == 1, _ZERO
+    best[BID], best[ASK] = _next(bits, BID, _ZERO, known), _next(bits, ASK, _ZERO, known)
+    _, n_bids, bid_edge = _show(slot_at, level, bits, BID, best[BID], known, depth, bids)
+    _, n_asks, ask_edge = _show(slot_at, level, bits, ASK, best[ASK], known, depth, asks)
+    ignore, had_book, has_book = how[IGNORE] != 0, marks[HAS_BOOK] != 0, marks[HAS_BOOK] != 0
+    state, since = _state(ignore or marks[PROVEN] != 0, bids[0], asks[0]), marks[SINCE]
+    levels_bid, levels_ask = marks[BIDS], marks[ASKS]
+    snapshot, in_snapshot, dirty_bids, dirty_asks, rows, absent = False, False, False, False, _ZERO, _ZERO
     for p in range(pieces.shape[1]):
         rows += pieces[TO, p] - pieces[FROM, p]
         for i in range(pieces[FROM, p], pieces[TO, p]):
             if snapshots[i] and not in_snapshot:
-                _clear(level, marks)
-                snapshot = dirty_bids = dirty_asks = True
-                levels_bid, levels_ask, has_book = _ZERO, _ZERO, True
-                best_bid, best_ask, better_bid, better_ask = -np.inf, np.inf, _MISSING, _MISSING
+                _clear(level, bits, known)
+                snapshot = has_book = dirty_bids = dirty_asks = True
+                levels_bid, levels_ask, best[BID], best[ASK] = _ZERO, _ZERO, known, known
             in_snapshot = snapshots[i] != 0
-            slot, at, new = slots[i], prices[i], sizes[i]
-            side = BID + sides[i]
+            slot, new, side = slots[i], sizes[i], np.int64(sides[i])
             old = level[slot, side]
             level[slot, side] = new if new > 0.0 else 0.0
             step = np.int64(new > 0.0) - np.int64(old > 0.0)
             absent += has_book and not (new > 0.0 or old > 0.0 or in_snapshot)
+            place = np.int64(level[slot, RANK])
             if side == BID:
+                place = known - 1 - place
                 levels_bid += step
-                dirty_bids = dirty_bids or at >= bid_edge
-                if new > 0.0 and at > best_bid:
-                    best_bid = better_bid = at
+                dirty_bids = dirty_bids or place <= bid_edge
             else:
                 levels_ask += step
-                dirty_asks = dirty_asks or at <= ask_edge
-                if new > 0.0 and at < best_ask:
-                    best_ask = better_ask = at
+                dirty_asks = dirty_asks or place <= ask_edge
+            if step != 0:
+                _flip(bits, side, place)
+            if new > 0.0 and place < best[side]:
+                best[side] = place
         m = pieces[MESSAGE, p]
         if p + 1 < pieces.shape[1] and pieces[MESSAGE, p + 1] == m:
             continue
@@ -377,38 +366,36 @@ def rebuild(
         told[TOLD_KEPT, row] = _ZERO
         marks[MESSAGES] += 1
         marks[CHANGES] += rows
-        marks[BIDS], marks[ASKS] = levels_bid, levels_ask
         marks[ABSENT] += absent
         marks[EARLY] += _ZERO if has_book else rows
         _prove(snapshot, messages[RUN, m], messages[TIME, m], messages[NUMBER, m], marks)
         changed = _ZERO
         if dirty_bids:
-            marks[BEST_BID] = _best(price, slot_at, level, BID, marks[BEST_BID], known, better_bid)
-            best_bid = price[marks[BEST_BID]] if marks[BEST_BID] != NONE else -np.inf
-            changed, n_bids, bid_edge = _show(price, slot_at, level, BID, marks[BEST_BID], known, depth, bids)
+            best[BID] = _next(bits, BID, best[BID], known)
+            changed, n_bids, bid_edge = _show(slot_at, level, bits, BID, best[BID], known, depth, bids)
         if dirty_asks:
-            marks[BEST_ASK] = _best(price, slot_at, level, ASK, marks[BEST_ASK], known, better_ask)
-            best_ask = price[marks[BEST_ASK]] if marks[BEST_ASK] != NONE else np.inf
-            of_asks, n_asks, ask_edge = _show(price, slot_at, level, ASK, marks[BEST_ASK], known, depth, asks)
+            best[ASK] = _next(bits, ASK, best[ASK], known)
+            of_asks, n_asks, ask_edge = _show(slot_at, level, bits, ASK, best[ASK], known, depth, asks)
             changed = max(changed, of_asks)
-        better_bid, better_ask = _MISSING, _MISSING
         snapshot, in_snapshot, dirty_bids, dirty_asks, rows, absent = False, False, False, False, _ZERO, _ZERO
         if not has_book:
             continue
         was, was_since = state, since
-        state, since = _state(marks, price, how[IGNORE]), marks[SINCE]
-        restated = not had_book or state != was or since != was_since
-        had_book = _ONE
+        state, since = _state(ignore or marks[PROVEN] != 0, bids[0], asks[0]), marks[SINCE]
         marks[STATES + state] += 1
+        restated = not had_book or state != was or since != was_since
+        had_book = True
         if how[WHEN] != EACH and not restated and changed < (_TWO if how[WHEN] == BEST else _ONE):
             continue
         told[TOLD_KEPT, row] = _ONE
-        told[TOLD_BIDS, row], told[TOLD_ASKS, row] = marks[BIDS], marks[ASKS]
+        told[TOLD_BIDS, row], told[TOLD_ASKS, row] = levels_bid, levels_ask
         told[TOLD_STATE, row] = state
         told[TOLD_SINCE, row] = NONE if state == UNPROVEN else since
         for k in range(len(shown)):
             columns[k, row] = top[shown[k]]
         if len(bands):
-            _add_bands(price, slot_at, level, marks, bands, columns[len(shown) :], row, state == OK)
+            mid = (asks[0] + bids[0]) / 2.0 if state == OK else _MISSING
+            _add_bands(slot_at, level, bits, known, best, mid, bands, columns[len(shown) :], row)
         marks[FEWEST_BIDS] = min(marks[FEWEST_BIDS], n_bids)
         marks[FEWEST_ASKS] = min(marks[FEWEST_ASKS], n_asks)
+    marks[BIDS], marks[ASKS], marks[HAS_BOOK] = levels_bid, levels_ask, has_book

@@ -47,7 +47,6 @@ class Ladder:
             kernels.PROVEN,
         ]
         self.marks = np.zeros(kernels.MARKS, np.int64)
-        self.marks[[kernels.BEST_BID, kernels.BEST_ASK]] = NO_VALUE
         self.marks[self._places] = Known() if known is None else known
         self._take(1)
         self._settle_at = _FRESH
@@ -79,10 +78,11 @@ class Ladder:
         prices, slot = np.unique(price, return_inverse=True)
         empty = 0.0 if self.marks[self._kernels.HAS_BOOK] else -1.0
         self.slot_at = np.arange(1, len(prices) + 1, dtype=np.uint32)
-        self.level = np.full((len(prices) + 1, 3), empty)
+        self.level = np.full((len(prices) + 1, 4), empty)
         self.level[1:, self._kernels.PRICE] = prices
-        self.level[slot + 1, side + self._kernels.BID] = size
+        self.level[slot + 1, side] = size
         self.marks[self._kernels.KNOWN] = len(prices)
+        self.marks[[self._kernels.BIDS, self._kernels.ASKS]] = np.bincount(side[size > 0], minlength=2)
         self._settle()
 
     def find(self, prices: F64, pieces: I64, slots: npt.NDArray[np.uint32]) -> None:
@@ -98,6 +98,10 @@ class Ladder:
             if n > known:
                 order = np.argsort(self.level[known + 1 : n + 1, kernels.PRICE])
                 kernels.merge(order, self.price, self.slot_at, self.level, self.marks)
+                self._ranked = False
+        if not self._ranked:
+            kernels.rank(self.slot_at, self.level, self.bits, self.marks)
+            self._ranked = True
 
     def levels(self) -> tuple[npt.NDArray[np.uint8], F64, F64]:
         """Give the levels: side, price and size; bids before asks, prices rising.
@@ -106,7 +110,7 @@ class Ladder:
         """
         slot_at = self.slot_at[: self.marks[self._kernels.KNOWN]]
         least = 0.0 if self.marks[self._kernels.HAS_BOOK] else -1.0
-        size = self.level[slot_at, self._kernels.BID :].T
+        size = self.level[slot_at, : self._kernels.PRICE].T
         side, rank = np.nonzero(size > least)
         return side.astype(np.uint8), self.price[rank], size[side, rank]
 
@@ -131,4 +135,6 @@ class Ladder:
         """Take new arrays; a sixth of the table, at most, will be full: probes are then few."""
         self._table = np.zeros(1 << (6 * room).bit_length(), np.uint32)
         self.price, self.slot_at = np.empty(room), np.empty(room, np.uint32)
-        self.level = np.empty((room + 1, 3))
+        self.level = np.empty((room + 1, 4))
+        self.bits = np.empty((2, room // 64 + 1), np.uint64)
+        self._ranked = False

@@ -20,6 +20,9 @@ OF_ROW: Final = ("product_id", "is_snapshot", "side", "price", "size")
 OF_FRAME: Final = ("server_time", "capture_time", "sequence_num", "connection", "line")
 RUN: Final = "unbroken_since"
 
+_ROWS: Final = 262_144
+"""So many rows of a larger batch are taken at a time: more would only need more memory."""
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -62,12 +65,12 @@ def read_batch(level2: pl.DataFrame, runs: I64) -> Batch:
     new_frame = _starts(numbers)
     changes = _changes(level2["product_id"])
     starts = np.flatnonzero(new_frame if changes is None else new_frame | changes)
-    frame = np.cumsum(new_frame)[starts]
     ends = np.append(starts[1:], level2.height)
     if changes is None:
         names, order = [level2["product_id"][0]], np.arange(len(starts))
         ordered, begins = np.zeros(len(starts), np.int64), np.ones(len(starts), np.bool_)
     else:
+        frame = np.cumsum(new_frame)[starts]
         names, codes = _codes(level2["product_id"].gather(starts))
         order = np.argsort(codes, kind="stable")
         ordered = codes[order]
@@ -161,20 +164,26 @@ class Whole:
         self._held: list[pl.DataFrame] = []
 
     def __call__(self, level2: pl.DataFrame | None) -> Iterator[pl.DataFrame]:
-        """Take the next rows, or None at their end; give those of whole frames, if there are any."""
+        """Take the next rows, or None at their end; give those of whole frames, some at a time."""
         if level2 is None:
             if self._held:
                 yield pl.concat(self._held)
             self._held = []
-        elif level2.height:
-            cut = _last_start(level2)
-            if cut == 0 and self._held and not _same_frame(self._held[-1], level2):
-                yield pl.concat(self._held)
-                self._held = []
-            if cut:
-                yield pl.concat([*self._held, level2.head(cut)])
-                self._held = []
-            self._held.append(level2.slice(cut))
+        else:
+            for rows in level2.iter_slices(_ROWS):
+                yield from self._take(rows)
+
+    def _take(self, rows: pl.DataFrame) -> Iterator[pl.DataFrame]:
+        if rows.is_empty():
+            return
+        cut = _last_start(rows)
+        if cut == 0 and self._held and not _same_frame(self._held[-1], rows):
+            yield pl.concat(self._held)
+            self._held = []
+        if cut:
+            yield pl.concat([*self._held, rows.head(cut)])
+            self._held = []
+        self._held.append(rows.slice(cut))
 
 
 def _last_start(level2: pl.DataFrame) -> int:

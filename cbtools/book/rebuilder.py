@@ -51,6 +51,7 @@ class BookOptions:
             )
         if len({f"{band:g}" for band in bands}) < len(bands):
             raise ConfigError(f"bands_bps names a distance twice: {bands!r}")
+        object.__setattr__(self, "bands_bps", tuple(bands))  # the list given may change before the query runs
 
     @property
     def schema(self) -> pl.Schema:
@@ -87,6 +88,7 @@ class Rebuilder:
         self._runs = Runs(stream)
         self.books = {} if books is None else books
         self._begin = begin
+        self._best = np.zeros(2, np.int64)
 
     def __call__(self, level2: pl.DataFrame) -> pl.DataFrame:
         """Take the next rows, of whole frames; give the book's rows."""
@@ -131,9 +133,9 @@ class Rebuilder:
         shown = slice(kernels.FEWEST_BIDS, kernels.FEWEST_ASKS + 1)
         book.marks[shown] = self._shown.depth
         kernels.rebuild(
-            rows.price, slots, rows.side, rows.size, rows.snapshot, messages.pieces, messages.messages,
-            book.price, book.slot_at, book.level, book.marks, self._how, self._shown.top, self._shown.places,
-            self._shown.bands, columns, told,
+            slots, rows.side, rows.size, rows.snapshot, messages.pieces, messages.messages, book.slot_at,
+            book.level, book.bits, book.marks, self._how, self._shown.top, self._shown.places,
+            self._shown.bands, columns, told, self._best,
         )  # fmt: skip
         np.minimum(fewest, book.marks[shown], out=fewest)
 
