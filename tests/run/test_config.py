@@ -5,15 +5,25 @@ from __future__ import annotations
 import pytest
 
 import cbtools as cb
-from cbtools.run.config import DEFAULT, TableConfig, read_config
-from cbtools.schema import CHANNELS
+from cbtools.book.rebuilder import BookOptions
+from cbtools.run.config import DEFAULT, Config, TableConfig, read_config
+from cbtools.schema import CHANNELS, book_columns
 
 
-def test_by_default_the_three_tables_of_the_market_are_written():
-    assert read_config(None) == (
-        TableConfig("level2", ("product_id", "date")),
-        TableConfig("market_trades", ("product_id", "date")),
-        TableConfig("ticker", ("date", "hour")),
+def with_options(**options):
+    """Give a configuration of level2 alone, with these options."""
+    return {"level2": {"processor_options": options}}
+
+
+def test_by_default_the_three_tables_of_the_market_are_written_and_the_book():
+    assert read_config(None) == Config(
+        (
+            TableConfig("level2", ("product_id", "date")),
+            TableConfig("market_trades", ("product_id", "date")),
+            TableConfig("ticker", ("date", "hour")),
+            TableConfig("book", ("product_id", "date"), book_columns()),
+        ),
+        BookOptions(depth=10, on="message", gaps="mark", bands_bps=()),
     )
 
 
@@ -21,34 +31,91 @@ def test_the_default_can_be_given():
     assert read_config(DEFAULT) == read_config(None)
 
 
-def test_the_tables_named_are_written_and_no_others():
-    assert [config.table for config in read_config({"ticker": {}, "level2": {}})] == ["ticker", "level2"]
-    assert read_config({}) == ()
+def test_the_tables_named_are_written_and_no_others_but_the_book_of_level2():
+    tables = [config.table for config in read_config({"ticker": {}, "level2": {}}).tables]
+    assert tables == ["ticker", "level2", "book"]
+    assert read_config({"ticker": {}}) == Config((TableConfig("ticker", ("date", "hour")),), None)
+    assert read_config({}) == Config((), None)
 
 
 @pytest.mark.parametrize("table", CHANNELS)
 def test_a_table_has_default_partitions(table):
-    (config,) = read_config({table: {}})
+    config, *more = read_config({table: {}}).tables
+    assert config.table == table
     assert config.partition_by == tuple(DEFAULT.get(table, {"partition_cols": ["date"]})["partition_cols"])
+    assert [one.table for one in more] == (["book"] if table == "level2" else [])
 
 
 @pytest.mark.parametrize(
     "by", [[], ["hour"], ("aggressor_side",), ["date", "hour", "product_id", "is_snapshot"]]
 )
 def test_partitions_are_any_columns_and_date_and_hour_in_the_order_given(by):
-    assert read_config({"market_trades": {"partition_cols": by}})[0].partition_by == tuple(by)
+    (config,) = read_config({"market_trades": {"partition_cols": by}}).tables
+    assert config.partition_by == tuple(by)
+
+
+@pytest.mark.parametrize(
+    ("by", "of_the_book"),
+    [
+        ([], ()),
+        (["date"], ("date",)),
+        (["hour", "product_id"], ("hour", "product_id")),
+        (["side"], ()),
+        (["is_snapshot", "connection", "date", "side"], ("connection", "date")),
+    ],
+)
+def test_the_book_is_partitioned_as_level2_by_the_columns_that_it_has(by, of_the_book):
+    level2, book = read_config({"level2": {"partition_cols": by}}).tables
+    assert level2 == TableConfig("level2", tuple(by))
+    assert book == TableConfig("book", of_the_book, book_columns())
+
+
+# --- the options of level2: what the book is
 
 
 @pytest.mark.parametrize("options", [{}, None])
-def test_no_options(options):
-    assert read_config({"level2": {"processor_options": options}})[0].options == {}
+@pytest.mark.parametrize("table", ["level2", "ticker"])
+def test_no_options(options, table):
+    assert read_config({table: {"processor_options": options}}) == read_config({table: {}})
+
+
+def test_the_book_has_its_options():
+    given = {"depth": 3, "on": "bbo", "gaps": "drop", "bands_bps": [5, 12.5]}
+    config = read_config(with_options(**given))
+    assert config.book == BookOptions(**given)
+    assert config.tables[1].columns == book_columns(3, (5, 12.5))
+
+
+def test_an_option_left_out_has_its_default():
+    assert read_config(with_options(depth=3)).book == BookOptions(depth=3)
+    assert read_config(with_options(bands_bps=(7,))).book == BookOptions(bands_bps=(7,))
+
+
+def test_without_compute_features_there_are_no_bands():
+    config = read_config(with_options(depth=2, bands_bps=[5], compute_features=False))
+    assert config.book == BookOptions(depth=2)
+    assert config.tables[1].columns == book_columns(2)
+
+
+@pytest.mark.parametrize("more", [{}, {"depth": 2, "bands_bps": [5]}])
+def test_without_reconstruct_lob_there_is_no_book(more):
+    config = read_config(with_options(reconstruct_lob=False, **more))
+    assert config == Config((TableConfig("level2", ("product_id", "date")),), None)
+
+
+def test_bands_that_cannot_be_meant_are_refused_though_they_are_not_wanted():
+    with pytest.raises(cb.ConfigError, match="bands_bps names a distance twice"):
+        read_config(with_options(bands_bps=[5, 5.0], compute_features=False))
 
 
 def test_the_configuration_given_is_not_kept():
-    by = ["date"]
-    (config,) = read_config({"level2": {"partition_cols": by}})
+    by, bands = ["date"], [5]
+    config = read_config({"level2": {"partition_cols": by, "processor_options": {"bands_bps": bands}}})
     by.append("hour")
-    assert config.partition_by == ("date",)
+    bands.append(9)
+    assert config.tables[0].partition_by == ("date",)
+    assert config.book == BookOptions(bands_bps=(5,))
+    assert config.tables[1].columns == book_columns(bands_bps=[5])
 
 
 @pytest.mark.parametrize(
@@ -68,7 +135,22 @@ def test_the_configuration_given_is_not_kept():
         ({"level2": {"partition_cols": ["date", "aggressor_side"]}}, "of 'level2' 'aggressor_side'"),
         ({"level2": {"partition_cols": "date"}}, "must be a list of column names, not 'date'"),
         ({"level2": {"partition_cols": [1]}}, "must be a list of column names"),
-        ({"level2": {"processor_options": {"depth": 10}}}, "unknown processor option of 'level2' 'depth'"),
+        (with_options(dept=10), "unknown processor option of 'level2' 'dept': did you mean 'depth'"),
+        (with_options(reconstruct_book=True), r"did you mean 'reconstruct_lob'\?.* Known: reconstruct_lob"),
+        (with_options(bands=[5]), r"did you mean 'bands_bps'\?"),
+        (with_options(reconstruct_lob=1), "reconstruct_lob of 'level2' must be true or false, not 1"),
+        (with_options(compute_features=None), "compute_features of 'level2' must be true or false, not None"),
+        (with_options(depth=0), "depth must be a number of levels, 1 to 10,000, not 0"),
+        (with_options(depth="10"), "depth must be a number of levels, 1 to 10,000, not '10'"),
+        (with_options(depth=True), "depth must be a number of levels"),
+        (with_options(on="mesage"), r"unknown value of on 'mesage': did you mean 'message'\?"),
+        (with_options(gaps="raises"), r"unknown value of gaps 'raises': did you mean 'raise'\?"),
+        (with_options(bands_bps=5), "bands_bps must be a list of distances from mid in basis points"),
+        (with_options(bands_bps=[0]), "bands_bps must be a list of distances"),
+        (with_options(bands_bps=["5"]), "bands_bps must be a list of distances"),
+        (with_options(bands_bps=[float("nan")]), "bands_bps must be a list of distances"),
+        ({"level2": {"processor_options": ["depth"]}}, "processor_options of 'level2' must be a dict, not"),
+        ({"ticker": {"processor_options": {"depth": 1}}}, "option of 'ticker' 'depth': it has none"),
         ({"level2": ["date"]}, r"channel_config\['level2'\] must be a dict with partition_cols and"),
         (["level2"], "channel_config must be a dict of tables"),
         ("level2", "channel_config must be a dict of tables"),
