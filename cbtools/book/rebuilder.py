@@ -52,7 +52,6 @@ class BookOptions:
         if len({f"{band:g}" for band in bands}) < len(bands):
             raise ConfigError(f"bands_bps names a distance twice: {bands!r}")
         object.__setattr__(self, "bands_bps", tuple(bands))  # the list given may change before the query runs
-        object.__setattr__(self, "bands_bps", tuple(bands))  # the list given may change before the query runs
 
     @property
     def schema(self) -> pl.Schema:
