@@ -133,8 +133,10 @@ def quotes(book: pl.DataFrame, product_id: str, *, ax: Axes | None = None) -> Ax
         )  # fmt: skip
     begins = pl.col("book_state").ne_missing(pl.col("book_state").shift())
     changes = pl.concat([book.filter(begins), book.tail(1)])
+    states = changes["book_state"].cast(pl.String)
+    lasting = changes["server_time"] < book["server_time"][-1]  # behind the last row, nothing is known
     for state, colour in _NOT_OK.items():
-        so = (changes["book_state"].cast(pl.String) == state).to_numpy()
+        so = (lasting & (states == state)).to_numpy()
         if so.any():
             ax.fill_between(
                 changes["server_time"].to_numpy(), 0, so, step="post", transform=ax.get_xaxis_transform(),

@@ -11,7 +11,7 @@ import pytest
 from matplotlib import dates
 
 import cbtools as cb
-from cbtools.schema import TIME, TRADE_SIDE
+from cbtools.schema import BOOK_STATE, TIME, TRADE_SIDE
 
 START = datetime(2025, 11, 26, 14, tzinfo=UTC)
 
@@ -222,3 +222,227 @@ def test_the_picture_can_be_saved(tmp_path):
     for name in ("picture.png", "picture.svg", "picture.pdf"):
         ax.figure.savefig(tmp_path / name)
         assert (tmp_path / name).stat().st_size > 1_000
+
+
+# --- quotes: the best bid and ask over time
+
+
+def book_frame(states: str = "oouuo", product_id: str = "BTC-USD") -> pl.DataFrame:
+    """Make a row a second; a state is told by its first letter, one_sided by 1."""
+    names = {"o": "ok", "u": "unproven", "c": "crossed", "1": "one_sided", "e": "empty"}
+    step = pl.int_range(len(states), eager=True)
+    return pl.DataFrame(
+        {
+            "product_id": [product_id] * len(states),
+            "server_time": pl.Series([START + timedelta(seconds=i) for i in range(len(states))], dtype=TIME),
+            "bid_price_1": 100.0 + step,
+            "ask_price_1": 101.0 + step * 1.5,
+            "book_state": pl.Series([names[letter] for letter in states], dtype=BOOK_STATE),
+        }
+    )
+
+
+def shades(ax) -> dict[str, list[tuple[float, float]]]:
+    """State → the stretches of the time axis that are shaded over the full height."""
+    found = {}
+    for drawn in ax.collections:
+        corners = drawn.get_paths()[0].vertices
+        assert set(corners[:, 1]) <= {0.0, 1.0}
+        assert drawn.get_transform() == ax.get_xaxis_transform()
+        high = np.unique(corners[corners[:, 1] == 1.0, 0])
+        found[drawn.get_label()] = [*zip(high[::2], high[1::2], strict=True)]
+    return found
+
+
+def stretch(start: float, end: float) -> tuple[float, float]:
+    return pytest.approx(tuple(at(start, end)), rel=1e-15)
+
+
+def legend(ax) -> list[str]:
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_the_best_bid_and_ask_are_the_book_s():
+    book = book_frame()
+    ax = cb.plot.quotes(book, "BTC-USD")
+    assert [line.get_label() for line in ax.lines] == ["best bid", "best ask"]
+    for line, column in zip(ax.lines, ("bid_price_1", "ask_price_1"), strict=True):
+        assert line.get_drawstyle() == "steps-post"  # a row holds until the next
+        np.testing.assert_array_equal(line.get_ydata(), book[column].to_numpy())
+        np.testing.assert_array_equal(line.get_xdata(), book["server_time"].to_numpy())
+
+
+@pytest.mark.parametrize(
+    ("states", "expected"),
+    [
+        ("ooooo", {}),
+        ("oouuo", {"unproven": [(2, 4)]}),
+        ("ouoou", {"unproven": [(1, 2)]}),  # nothing is known behind the last row
+        ("uuuuu", {"unproven": [(0, 4)]}),
+        ("ouuou", {"unproven": [(1, 3)]}),
+        ("oooou", {}),
+        ("uouuo", {"unproven": [(0, 1), (2, 4)]}),
+        ("uccoo", {"unproven": [(0, 1)], "crossed": [(1, 3)]}),
+        ("oceuo", {"crossed": [(1, 2)], "empty": [(2, 3)], "unproven": [(3, 4)]}),
+        ("o11eo", {"one-sided": [(1, 3)], "empty": [(3, 4)]}),
+    ],
+)
+def test_shaded_is_where_the_book_is_not_ok(states, expected):
+    found = shades(cb.plot.quotes(book_frame(states), "BTC-USD"))
+    assert found == {state: [stretch(*ends) for ends in runs] for state, runs in expected.items()}
+
+
+def test_the_shades_differ_in_colour_and_are_told_in_the_legend():
+    ax = cb.plot.quotes(book_frame("ouc1eo"), "BTC-USD")
+    assert legend(ax) == ["best bid", "best ask", "unproven", "crossed", "one-sided", "empty"]
+    assert len({tuple(drawn.get_facecolor()[0]) for drawn in ax.collections}) == 4
+
+
+def test_a_shade_does_not_change_the_prices_shown():
+    plain = cb.plot.quotes(book_frame("ooooo"), "BTC-USD")
+    shaded = cb.plot.quotes(book_frame("uuuuu"), "BTC-USD")
+    assert shaded.get_ylim() == plain.get_ylim()
+
+
+def test_the_sample_s_unproven_stretch_is_shaded():
+    book = cb.scan_raw(cb.sample_path(), "level2").pipe(cb.rebuild_book, depth=1).collect()
+    ax = cb.plot.quotes(book, "BTC-USD")
+    btc = book.filter(pl.col("product_id") == "BTC-USD")
+    unproven = btc["book_state"] == "unproven"
+    start = btc.filter(unproven)["server_time"][0]
+    end = btc.filter(~unproven, pl.col("server_time") > start)["server_time"][0]
+    ((first, last),) = shades(ax)["unproven"]
+    assert (first, last) == pytest.approx((dates.date2num(start), dates.date2num(end)), rel=1e-12)
+    np.testing.assert_array_equal(ax.lines[1].get_ydata(), btc["ask_price_1"].to_numpy())
+
+
+def test_many_rows_are_thinned_and_their_shades_are_not():
+    rows = 9_000
+    book = book_frame("o" * rows).with_columns(
+        book_state=pl.when(pl.int_range(rows) == 4_321)  # between two rows that are drawn
+        .then(pl.lit("unproven"))
+        .otherwise("book_state")
+        .cast(BOOK_STATE)
+    )
+    ax = cb.plot.quotes(book, "BTC-USD")
+    assert 2_000 <= len(ax.lines[0].get_ydata()) <= 4_001
+    assert shades(ax) == {"unproven": [stretch(4_321, 4_322)]}
+
+
+def test_a_side_without_levels_is_a_gap_in_its_line():
+    empty = pl.col("book_state") == "one_sided"
+    book = book_frame("oo11o").with_columns(ask_price_1=pl.when(~empty).then("ask_price_1"))
+    bid, ask = cb.plot.quotes(book, "BTC-USD").lines
+    assert np.isnan(ask.get_ydata()).tolist() == [False, False, True, True, False]
+    assert not np.isnan(bid.get_ydata()).any()
+
+
+def test_rows_are_drawn_in_order_of_time_and_those_without_left_out():
+    book = book_frame("oouuo").with_columns(
+        server_time=pl.when(pl.col("bid_price_1") != 101.0).then("server_time")
+    )
+    ax = cb.plot.quotes(book.reverse(), "BTC-USD")
+    assert list(ax.lines[0].get_ydata()) == [100.0, 102.0, 103.0, 104.0]
+    assert shades(ax) == {"unproven": [stretch(2, 4)]}
+
+
+def test_other_products_are_not_drawn():
+    book = pl.concat([book_frame("uuuuu", "ETH-USD"), book_frame("ooooo")])
+    ax = cb.plot.quotes(book, "BTC-USD")
+    assert len(ax.lines[0].get_ydata()) == 5
+    assert shades(ax) == {}
+
+
+def test_quotes_say_what_they_are():
+    ax = cb.plot.quotes(book_frame(product_id="ETH-BTC"), "ETH-BTC")
+    assert ax.get_ylabel() == "price (BTC)"
+    assert ax.get_xlabel() == "exchange time (UTC)"
+    assert ax.get_title(loc="left") == "ETH-BTC: can the best bid and ask be trusted?"
+
+
+def test_quotes_are_drawn_on_a_given_axes():
+    _, (left, right) = plt.subplots(1, 2)
+    assert cb.plot.quotes(book_frame(), "BTC-USD", ax=right) is right
+    assert not left.lines
+    assert plt.get_fignums() == [1]
+
+
+def test_quotes_of_a_product_that_is_not_there():
+    with pytest.raises(cb.ConfigError, match="no book of 'BTC-UDS' to draw"):
+        cb.plot.quotes(book_frame(), "BTC-UDS")
+    assert plt.get_fignums() == []
+
+
+# --- depth
+
+
+def levels(*pairs: tuple[float, float]) -> pl.DataFrame:
+    return pl.DataFrame(pairs, schema={"price": pl.Float64, "size": pl.Float64}, orient="row")
+
+
+BIDS, ASKS = levels((99.0, 2.0), (98.0, 1.0), (50.0, 9.0)), levels((101.0, 0.5), (102.0, 4.0), (500.0, 7.0))
+
+
+def size_at(line, price: float) -> float:
+    """Give what a line of steps shows at a price; it begins at the best, and holds until the next."""
+    xs, ys = line.get_xdata(), line.get_ydata()
+    reached = [y for x, y in zip(xs, ys, strict=True) if abs(x - xs[0]) <= abs(price - xs[0])]
+    return reached[-1]
+
+
+def test_depth_is_the_size_from_the_best_to_a_price():
+    ax = cb.plot.depth(BIDS, ASKS, "BTC-USD", within_bps=300)
+    bids, asks, _ = ax.lines
+    assert {line.get_drawstyle() for line in (bids, asks)} == {"steps-post"}
+    for price in (99.0, 98.5, 98.0, 97.2):
+        assert size_at(bids, price) == BIDS.filter(pl.col("price") >= price)["size"].sum()
+    for price in (101.0, 101.5, 102.0, 102.9):
+        assert size_at(asks, price) == ASKS.filter(pl.col("price") <= price)["size"].sum()
+
+
+@pytest.mark.parametrize(("within_bps", "bids", "asks"), [(100, 2, 0.5), (199, 2, 0.5), (200, 3, 4.5)])
+def test_depth_ends_at_the_distance(within_bps, bids, asks):
+    ax = cb.plot.depth(BIDS, ASKS, "BTC-USD", within_bps=within_bps)
+    assert [line.get_ydata()[-1] for line in ax.lines[:2]] == [bids, asks]
+    edges = (100 * (1 - within_bps / 1e4), 100 * (1 + within_bps / 1e4))
+    assert ax.get_xlim() == pytest.approx(edges)
+    assert [line.get_xdata()[-1] for line in ax.lines[:2]] == pytest.approx(edges)
+
+
+def test_depth_within_the_spread_is_none():
+    ax = cb.plot.depth(BIDS, ASKS, "BTC-USD", within_bps=10)
+    assert [max(line.get_ydata()) for line in ax.lines[:2]] == [0, 0]
+
+
+def test_depth_says_what_it_is():
+    ax = cb.plot.depth(BIDS, ASKS, "ETH-BTC", within_bps=12.5)
+    assert ax.get_ylabel() == "cumulative size (ETH)"
+    assert ax.get_xlabel() == "price (BTC)"
+    assert ax.get_title(loc="left") == "ETH-BTC: how much rests within 12.5 bps of mid?"
+    assert legend(ax) == ["bids", "asks", "mid 100"]
+
+
+def test_depth_is_drawn_on_a_given_axes():
+    _, (left, right) = plt.subplots(1, 2)
+    assert cb.plot.depth(BIDS, ASKS, "BTC-USD", ax=right) is right
+    assert not left.lines
+
+
+@pytest.mark.parametrize(("bids", "asks"), [(BIDS.clear(), ASKS), (BIDS, ASKS.clear())])
+def test_depth_without_a_side_is_refused(bids, asks):
+    with pytest.raises(cb.ConfigError, match="'BTC-USD' has an empty side"):
+        cb.plot.depth(bids, asks, "BTC-USD")
+    assert plt.get_fignums() == []
+
+
+@pytest.mark.parametrize("within_bps", [0, -1.0, float("nan")])
+def test_depth_within_no_distance_is_refused(within_bps):
+    with pytest.raises(cb.ConfigError, match="within_bps must be a positive distance"):
+        cb.plot.depth(BIDS, ASKS, "BTC-USD", within_bps=within_bps)
+
+
+def test_a_book_draws_its_depth():
+    book = cb.book_at(cb.scan_raw(cb.sample_path(), "level2"), "2025-11-26T14:03:00Z", "BTC-USD")
+    ours, theirs = book.plot(within_bps=20), cb.plot.depth(book.bids, book.asks, "BTC-USD", within_bps=20)
+    for a, b in zip(ours.lines, theirs.lines, strict=True):
+        np.testing.assert_array_equal(a.get_xydata(), b.get_xydata())
