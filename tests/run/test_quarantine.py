@@ -125,8 +125,10 @@ def test_all_of_a_segment_may_be_rejected(tmp_path):
     segment.write_bytes(b"\n".join(BAD))
     report = cb.run_segment(segment, tmp_path / "out")
     assert [row[3] for row in as_rows(report.quarantine)] == list(BAD)
-    assert report.rows == {"level2": 0, "market_trades": 0, "ticker": 0}
-    assert everything(tmp_path / "out") == [FOLDER, f"{FOLDER}/notes.ndjson"]
+    assert report.rows == {"level2": 0, "market_trades": 0, "ticker": 0, "book": 0}
+    assert everything(tmp_path / "out") == [
+        FOLDER, f"{FOLDER}/notes.ndjson", "_state", "_state/notes.parquet",
+    ]  # fmt: skip
 
 
 # --- alone

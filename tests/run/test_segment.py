@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,12 +14,16 @@ import pyarrow as pa
 import pytest
 
 import cbtools as cb
+from cbtools.book.rebuilder import Rebuilder
 from cbtools.dataset import DatasetWriter
 from cbtools.run import segment as run_segment_module
 from cbtools.schema import CHANNELS, schema
 
 ORDER = ["server_time", "sequence_num", "line"]
-WRITTEN = ("level2", "market_trades", "ticker")
+RAW = ("level2", "market_trades", "ticker")
+WRITTEN = (*RAW, "book")
+BY_ORDER = ("connection", "unbroken_since")
+"""The columns of level2 that depend on the segments before."""
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +46,22 @@ def segments(tmp_path_factory) -> tuple[Path, ...]:
     return made.paths
 
 
+@pytest.fixture(scope="module")
+def one_stream(segments) -> dict[str, dict[str, pl.DataFrame]]:
+    """Read all segments as one stream: of each table the rows of each segment, and of the book."""
+    tables = cb.read_raw(list(segments), segment=True)
+    frames = {table: getattr(tables, table) for table in RAW}
+    frames["book"] = cb.rebuild_book(tables.level2).collect()
+    message = ["product_id", "connection", "sequence_num", "line"]
+    frames["book"] = frames["book"].join(
+        tables.level2.select(*message, "segment").unique(), on=message, validate="m:1", maintain_order="left"
+    )
+    return {
+        table: {path.stem: frame.filter(segment=path.stem).drop("segment") for path in segments}
+        for table, frame in frames.items()
+    }
+
+
 @pytest.fixture
 def segment(segments) -> Path:
     return segments[0]
@@ -56,6 +77,19 @@ def rows(root: Path, table: str) -> pl.DataFrame:
     return cb.scan_dataset(root, table).select(schema(table).names()).collect()
 
 
+def count(root: Path, table: str) -> int:
+    """Count a table's rows; a table without any has no folder."""
+    if not (root / table).exists():
+        return 0
+    return cb.scan_dataset(root, table).select(pl.len()).collect().item()
+
+
+def part_rows(root: Path, table: str, segment: Path) -> pl.DataFrame:
+    """Give a segment's own rows, in the order of its lines."""
+    scan = cb.scan_dataset(root, table, segment=True).filter(pl.col("segment") == segment.stem)
+    return scan.select(schema(table).names()).collect().sort("product_id", "line", maintain_order=True)
+
+
 def in_order(frame: pl.DataFrame, *by: str) -> pl.DataFrame:
     return frame.sort(*by, *ORDER, maintain_order=True)
 
@@ -68,16 +102,18 @@ def test_the_dataset_s_rows_are_the_raw_rows(segment, tmp_path, table):
     cb.run_segment(segment, tmp_path, channel_config={table: {"partition_cols": []}})
     expected = getattr(cb.read_raw(segment), table)
     if expected.is_empty():
-        assert tree(tmp_path).keys() <= {"_quarantine", f"_quarantine/{segment.stem}.ndjson"}
+        assert tree(tmp_path).keys() <= {
+            "_quarantine", f"_quarantine/{segment.stem}.ndjson", "_state", f"_state/{segment.stem}.parquet",
+        }  # fmt: skip
     else:
         assert rows(tmp_path, table).equals(in_order(expected))
 
 
 @pytest.mark.parametrize("table", WRITTEN)
-def test_each_part_has_its_partition_s_rows_in_order(segments, tmp_path, table):
+def test_each_part_has_its_partition_s_rows_in_order(segments, one_stream, tmp_path, table):
     for path in segments:
         report = cb.run_segment(path, tmp_path)
-        raw = getattr(cb.read_raw(path), table).with_columns(
+        raw = one_stream[table][path.stem].with_columns(
             date=pl.col("server_time").dt.date(), hour=pl.col("server_time").dt.hour()
         )
         expected = {
@@ -100,11 +136,12 @@ def test_a_part_s_name_gives_its_segment_and_its_folders_the_partition(segments,
     product = r"product_id=(BTC|ETH)-USD/date=2025-11-2[67]"
     name = "|".join(re.escape(path.stem) for path in segments)
     form = re.compile(
-        rf"((level2|market_trades)/{product}|ticker/date=2025-11-2[67]/hour=(23|0))/part_({name})\.parquet"
-        rf"|_quarantine/({name})\.ndjson"
+        rf"((level2|market_trades|book)/{product}|ticker/date=2025-11-2[67]/hour=(23|0))/part_({name})\.parquet"
+        rf"|_quarantine/({name})\.ndjson|_state/({name})\.parquet"
     )
     files = [path for path in tree(tmp_path) if (tmp_path / path).is_file()]
     assert [path for path in files if not form.fullmatch(path)] == []
+    assert {path.partition("/")[0] for path in files} == {*WRITTEN, "_quarantine", "_state"}
     assert {"ticker/date=2025-11-26/hour=23", "ticker/date=2025-11-27/hour=0"} <= tree(tmp_path).keys()
 
 
@@ -131,9 +168,11 @@ def test_other_partitions(segment, tmp_path, table, by):
     report = cb.run_segment(segment, tmp_path, channel_config={table: {"partition_cols": by}})
     expected = getattr(cb.read_raw(segment), table)
     found = rows(tmp_path, table)
-    assert list(report.written) == [table]
-    for part in report.written[table].parts:
-        assert [name.partition("=")[0] for name in part.path.relative_to(tmp_path).parts[1:-1]] == by
+    assert list(report.written) == ([table, "book"] if table == "level2" else [table])
+    for name, written in report.written.items():
+        columns = [column for column in by if column in (*schema(name), "date", "hour")]
+        for part in written.parts:
+            assert [name.partition("=")[0] for name in part.path.relative_to(tmp_path).parts[1:-1]] == columns
     key = ["line", *(name for name in expected.columns if name not in (*ORDER, "product_ids"))]
     assert found.sort(key).equals(expected.sort(key))
 
@@ -144,7 +183,9 @@ def test_a_segment_without_data_writes_nothing(tmp_path):
     report = cb.run_segment(empty, tmp_path / "out")
     assert report.rows == dict.fromkeys(WRITTEN, 0)
     assert report.raw.lines == 0
-    assert tree(tmp_path / "out") == {}
+    assert report.book.products == {}
+    assert list(tree(tmp_path / "out")) == ["_state", f"_state/{empty.stem}.parquet"]
+    assert cb.BookState.load(tmp_path / "out" / "_state" / f"{empty.stem}.parquet") == cb.BookState()
     assert "none" in str(report)
 
 
@@ -157,7 +198,7 @@ def test_running_again_changes_nothing(segments, tmp_path):
     before, level2 = tree(tmp_path), rows(tmp_path, "level2")
     for path in segments:
         again = cb.run_segment(path, tmp_path)
-        assert [written.removed for written in again.written.values()] == [()] * 3
+        assert [written.removed for written in again.written.values()] == [()] * 4
     assert tree(tmp_path) == before
     assert rows(tmp_path, "level2").equals(level2)
 
@@ -184,12 +225,38 @@ def test_what_a_segment_no_longer_holds_is_removed(segments, tmp_path):
     assert rows(tmp_path / "out", "level2")["product_id"].unique().to_list() == ["ETH-USD"]
 
 
-def test_the_order_of_segments_does_not_matter(segments, tmp_path):
+def test_running_one_in_the_middle_again_changes_nothing(segments, tmp_path):
+    """It starts from the state before it again, not from its own, nor from one behind it."""
+    for path in segments:
+        cb.run_segment(path, tmp_path)
+    before = tree(tmp_path)
+    for path in (segments[1], segments[0], segments[-1], segments[1]):
+        cb.run_segment(path, tmp_path)
+        assert tree(tmp_path) == before, path.stem
+
+
+def test_another_order_of_segments_proves_less_and_running_again_in_order_mends_it(segments, tmp_path):
     for path in segments:
         cb.run_segment(path, tmp_path / "forth")
     for path in reversed(segments):
         cb.run_segment(path, tmp_path / "back")
-    assert tree(tmp_path / "forth") == tree(tmp_path / "back")
+    forth, back = tmp_path / "forth", tmp_path / "back"
+    for table in ("market_trades", "ticker"):
+        told = [name for name in schema(table) if name not in BY_ORDER]
+        assert rows(back, table).select(told).equals(rows(forth, table).select(told))
+    fewer = 0
+    for path in segments:
+        one, other = (part_rows(root, "level2", path).drop(BY_ORDER) for root in (forth, back))
+        assert one.equals(other)
+        by = [name for name in schema("book") if name != "connection"]
+        proven = part_rows(back, "book", path).filter(pl.col("book_state") != "unproven")
+        known = part_rows(forth, "book", path)
+        assert proven.join(known, on=by, how="anti", nulls_equal=True).is_empty()
+        fewer += known.filter(pl.col("book_state") != "unproven").height - proven.height
+    assert fewer > 0  # or nothing was tried
+    for path in segments:
+        cb.run_segment(path, back)
+    assert tree(back) == tree(forth)
 
 
 # --- how the file is packed or cut does not matter
@@ -228,7 +295,7 @@ def test_a_compressed_segment_gives_the_same_files(segment, tmp_path, codec):
 
 @pytest.fixture
 def damaged(segments) -> Path:
-    return next(path for path in segments if cb.inspect_raw(path).rejected)
+    return next(path for path in segments if cb.inspect_raw(path).raw.rejected)
 
 
 def test_strict_raises_with_the_place_and_leaves_nothing(damaged, tmp_path):
@@ -273,21 +340,34 @@ def break_after(monkeypatch, method: str, calls: int, owner: type = DatasetWrite
     monkeypatch.setattr(owner, method, breaks)
 
 
-@pytest.mark.parametrize(("method", "calls"), [("write", 0), ("write", 7), ("finish", 0), ("finish", 2)])
+@pytest.mark.parametrize(
+    ("owner", "method", "calls"),
+    [
+        (DatasetWriter, "write", 0),
+        (DatasetWriter, "write", 7),
+        (DatasetWriter, "finish", 0),
+        (DatasetWriter, "finish", 3),
+        (Rebuilder, "__call__", 2),
+    ],
+)
 @pytest.mark.parametrize("ran_before", [False, True])
 def test_an_exception_in_mid_run_leaves_the_dataset_as_before(
-    segments, tmp_path, monkeypatch, method, calls, ran_before
+    segments, one_stream, tmp_path, monkeypatch, owner, method, calls, ran_before
 ):
     for path in segments if ran_before else segments[1:]:
         cb.run_segment(path, tmp_path)
     before = tree(tmp_path)
     with monkeypatch.context() as patch:
-        break_after(patch, method, calls)
+        break_after(patch, method, calls, owner)
         with pytest.raises(Broken):
             cb.run_segment(segments[0], tmp_path, chunk_bytes=50_000)
     assert tree(tmp_path) == before
-    cb.run_segment(segments[0], tmp_path)
-    assert rows(tmp_path, "level2").height == sum(cb.read_raw(path).level2.height for path in segments)
+    for path in segments:
+        cb.run_segment(path, tmp_path)
+    for table in ("level2", "book"):
+        for path in segments:
+            expected = one_stream[table][path.stem].sort("product_id", "line", maintain_order=True)
+            assert part_rows(tmp_path, table, path).equals(expected)
 
 
 def test_an_interrupt_while_reading_leaves_nothing(segment, tmp_path, monkeypatch):
@@ -306,16 +386,32 @@ def test_an_interrupt_while_reading_leaves_nothing(segment, tmp_path, monkeypatc
     assert tree(tmp_path) == {}
 
 
-def test_a_run_that_broke_while_publishing_is_mended_by_running_again(segments, tmp_path, monkeypatch):
+@pytest.mark.parametrize("calls", [1, 3])
+def test_a_run_that_broke_while_publishing_is_mended_by_running_again(segments, tmp_path, monkeypatch, calls):
     for path in segments:
         cb.run_segment(path, tmp_path / "whole")
     for path in segments[1:]:
         cb.run_segment(path, tmp_path / "broken")
     with monkeypatch.context() as patch:
-        break_after(patch, "publish", 1)
+        break_after(patch, "publish", calls)
         with pytest.raises(Broken):
             cb.run_segment(segments[0], tmp_path / "broken")
-    cb.run_segment(segments[0], tmp_path / "broken")
+    assert not (tmp_path / "broken" / "_state" / f"{segments[0].stem}.parquet").exists()
+    for path in segments:  # from the one that broke on: it left no state for those behind it
+        cb.run_segment(path, tmp_path / "broken")
+    assert tree(tmp_path / "broken") == tree(tmp_path / "whole")
+
+
+def test_a_run_that_broke_before_its_state_was_kept_is_mended_by_running_again(
+    segments, tmp_path, monkeypatch
+):
+    for path in segments:
+        cb.run_segment(path, tmp_path / "whole")
+        with monkeypatch.context() as patch:
+            break_after(patch, "keep_state", 0, run_segment_module)
+            with pytest.raises(Broken):
+                cb.run_segment(path, tmp_path / "broken")
+        cb.run_segment(path, tmp_path / "broken")
     assert tree(tmp_path / "broken") == tree(tmp_path / "whole")
 
 
@@ -349,7 +445,8 @@ def test_no_tables_may_be_asked_for(damaged, tmp_path):
     report = cb.run_segment(damaged, tmp_path, channel_config={})
     assert report.written == {}
     assert report.quarantine is not None
-    assert report.raw == cb.inspect_raw(damaged)
+    assert report.book is None
+    assert report.raw == cb.inspect_raw(damaged).raw
 
 
 @pytest.mark.parametrize("progress", [False, True])
@@ -358,7 +455,7 @@ def test_the_progress_bar_goes_to_stderr_and_changes_nothing(segment, tmp_path, 
     captured = capsys.readouterr()
     assert captured.out == ""
     assert (segment.stem in captured.err) is progress
-    assert report.raw == cb.inspect_raw(segment)
+    assert report.raw == cb.inspect_raw(segment).raw
 
 
 def test_the_progress_bar_is_closed_by_an_exception(damaged, tmp_path, capsys):
@@ -375,12 +472,17 @@ def test_the_report_counts_what_is_there(segments, tmp_path):
     for path in segments:
         report = cb.run_segment(path, tmp_path / path.stem)
         assert report.segment == path.stem
-        assert report.raw == cb.inspect_raw(path) == cb.read_raw(path).report
-        assert report.rows == {
-            table: cb.scan_dataset(tmp_path / path.stem, table).select(pl.len()).collect().item()
-            for table in WRITTEN
-        }
-        assert report.rows == {table: sum(report.raw.rows[table].values()) for table in WRITTEN}
+        inspected = cb.inspect_raw(path)
+        assert report.raw == inspected.raw == cb.read_raw(path).report
+        assert report.rows == {table: count(tmp_path / path.stem, table) for table in WRITTEN}
+        messages = sum(sum(product.states.values()) for product in report.book.products.values())
+        in_raw = {table: sum(report.raw.rows[table].values()) for table in RAW}
+        assert report.rows == in_raw | {"book": messages}
+        assert report.started_from == "nothing"
+        for product, counts in report.book.products.items():
+            found = inspected.book.products[product]
+            assert counts == replace(found, tickers={}, agreeing={})
+            assert counts.changes == report.raw.rows["level2"][product]
         assert report.source_bytes == path.stat().st_size
         assert report.raw.frames + report.raw.duplicates + report.raw.rejected == report.raw.lines
         assert report.seconds > 0
