@@ -84,10 +84,15 @@ def test_demo_leaves_a_dataset_and_a_picture(call, tmp_path):
     for table in ("level2", "market_trades", "ticker"):
         rows = cb.scan_dataset(out / "processed", table).select(pl.len()).collect().item()
         assert rows == getattr(tables, table).height
+    book = cb.scan_dataset(out / "processed", "book").select(pl.len()).collect().item()
+    assert book == cb.rebuild_book(tables.level2).select(pl.len()).collect().item()
     assert len(list((out / "processed" / "_quarantine").iterdir())) == 2
     assert str(out / "trades.png") in done.out
     assert str(out / "processed") in done.out
-    assert done.out.count("level2 written") == len(list(cb.sample_path().iterdir()))
+    segments = [path.name.partition(".")[0] for path in sorted(cb.sample_path().iterdir())]
+    assert done.out.count("level2 written") == done.out.count("book written") == len(segments)
+    started = [line.split()[-1] for line in done.out.splitlines() if line.startswith("started from")]
+    assert started == ["nothing", *segments[:-1]]
 
 
 def test_demo_again_leaves_the_same_files(call, tmp_path):
@@ -120,7 +125,7 @@ def test_run_writes_what_run_segment_writes(call, recording, tmp_path):
         cb.run_segment(segment, tmp_path / "by function")
     assert (done.code, done.err) == (0, "")
     assert files(tmp_path / "by command") == files(tmp_path / "by function")
-    for table in ("level2", "market_trades", "ticker"):
+    for table in ("level2", "market_trades", "ticker", "book"):
         a, b = (cb.scan_dataset(tmp_path / name, table).collect() for name in ("by command", "by function"))
         assert a.equals(b)
     for segment in sorted(recording.iterdir()):
@@ -148,6 +153,7 @@ def test_inspect_prints_the_report_and_writes_nothing(call, recording, tmp_path,
     monkeypatch.chdir(tmp_path)
     done = call("inspect", recording)
     assert done == (0, f"{cb.inspect_raw(recording)}\n", "")
+    assert "ticker agrees, ok" in done.out
     assert list(tmp_path.iterdir()) == []
 
 
