@@ -3,7 +3,7 @@
 On a simulated BTC-USD book of 45,000 levels and 100 MB of its updates, from level2 in memory to the book's
 rows; linear: the same for a fourth and a sixteenth of the messages. And against two books that keep each side
 sorted, on the first of these messages, with the same rows given out: sortedcontainers' SortedDict (target: 20
-times as fast) and the C package order-book (5 times). They are in the extra ``bench``.
+times as fast) and the C package order-book (5 times), of the extra ``bench``.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ TOP = [
     f"{side}_{what}_{k + 1}" for side in ("bid", "ask") for what in ("price", "size") for k in range(DEPTH)
 ]
 BEST = ["bid_price_1", "bid_size_1", "ask_price_1", "ask_size_1"]
-COMPARED = 400
-"""So many messages are given to the sorted books: they take milliseconds for each."""
+FEW = 1_000
+"""So many messages are given to order-book, which takes milliseconds for each."""
 
 
 def rebuilt(level2: pl.DataFrame, columns: list[str], depth: int) -> pl.DataFrame:
@@ -108,27 +108,33 @@ def main() -> None:
         jobs[f"top 10, 1/{n} of the messages"] = lambda part=part: rebuilt(part, TOP, DEPTH)
         jobs[f"best only, 1/{n} of the messages"] = lambda part=part: rebuilt(part, BEST, 1)
     seconds = alternate(jobs, options.repeat)
-    for (name, runs), changes in zip(seconds.items(), np.repeat([p.height for p in parts.values()], 2)):
+    for (name, runs), changes in zip(
+        seconds.items(), np.repeat([p.height for p in parts.values()], 2), strict=True
+    ):
         best, median = (f(runs) / changes * 1e9 for f in (min, np.median))
         print(f"{name:36} {changes:9,} changes: {best:6.1f} ns a change (best), {median:6.1f} (median)")
 
-    few = prefix(level2, COMPARED)
-    whole = messages(few)
-    ours = rebuilt(few, TOP, DEPTH).select(TOP).rows()
-    assert ours == sorted_dict(whole) == order_book(whole), "the three books differ"
-    print(f"\nthe same rows from the first {few.height:,} changes ({few['line'].n_unique()} messages):")
-    compared = alternate(
-        {
-            "cbtools": lambda: rebuilt(few, TOP, DEPTH),
-            "sortedcontainers": lambda: sorted_dict(whole),
-            "order-book": lambda: order_book(whole),
-        },
-        min(options.repeat, 3),
+    for name, target, theirs, n in (
+        ("sortedcontainers", 20, sorted_dict, lines),
+        ("order-book", 5, order_book, FEW),
+    ):
+        compare(prefix(level2, n), name, theirs, target, min(options.repeat, 3))
+
+
+def compare(
+    level2: pl.DataFrame, name: str, theirs: Callable[[list[Message]], list[Row]], target: int, repeat: int
+) -> None:
+    """Run both on the same messages, from a form that each can begin with at once."""
+    whole = messages(level2)
+    assert rebuilt(level2, TOP, DEPTH).select(TOP).rows() == theirs(whole), "the books differ"
+    jobs = {"cbtools": lambda: rebuilt(level2, TOP, DEPTH), name: lambda: theirs(whole)}
+    seconds = alternate(jobs, repeat)
+    ns = {job: min(runs) / level2.height * 1e9 for job, runs in seconds.items()}
+    print(
+        f"\n{level2.height:,} changes in {len(whole):,} messages, the same rows: cbtools "
+        f"{ns['cbtools']:,.0f} ns a change, {name} {ns[name]:,.0f} ns\n"
+        f"{ratio(seconds, 'cbtools', name)}; target {target}"
     )
-    for name, runs in compared.items():
-        print(f"{name:20} {min(runs) / few.height * 1e9:9.0f} ns a change (best)")
-    for name, target in (("sortedcontainers", 20), ("order-book", 5)):
-        print(f"cbtools against {name}: {ratio(compared, 'cbtools', name)}; target {target}")
 
 
 if __name__ == "__main__":
