@@ -23,14 +23,14 @@ Raw = Annotated[list[Path], Parameter(consume_multiple=True, negative_iterable=(
 
 @app.command
 def run(raw: Raw, /, *, out: Path, strict: bool = False, progress: bool = True) -> None:
-    """Turn raw segments into partitioned Parquet, one after the other.
+    """Turn raw segments into partitioned Parquet, one after the other, with the order book rebuilt.
 
     Parameters
     ----------
     raw
         Segments, folders of segments, or glob patterns.
     out
-        Root of the datasets: level2/, market_trades/, ticker/ and _quarantine/ are made in it.
+        Root of the datasets: it gets level2/, book/, market_trades/, ticker/, _state/ and _quarantine/.
     strict
         Stop at the first line that is not understood.
     progress
@@ -42,7 +42,7 @@ def run(raw: Raw, /, *, out: Path, strict: bool = False, progress: bool = True) 
 
 @app.command
 def inspect(raw: Raw, /, *, progress: bool = True) -> None:
-    """Tell what is in raw segments, and write nothing.
+    """Tell what is in raw segments and how far the tickers agree with the books, and write nothing.
 
     Parameters
     ----------
@@ -123,38 +123,46 @@ def simulate(
 
 @app.command
 def demo(out: Path = Path("cbtools-demo"), /) -> None:
-    """Run the main job on the sample recording: report, picture, and what to try next.
+    """Run the main job on the sample recording: reports, two pictures, and what to try next.
 
     Parameters
     ----------
     out
-        Where to put the dataset and the picture.
+        Where to put the dataset and the pictures.
     """
     sample = cb.sample_path()
     print(f"The sample recording is {sample}.\nThe first run compiles its kernels: some seconds, once.\n")
     for path in find_segments(sample):
         print(cb.run_segment(path, out / "processed"), end="\n\n")
-    picture = out / "trades.png"
-    _draw(out / "processed", picture)
-    print(f"dataset  {out / 'processed'}\npicture  {picture}\n\nTry next:")
+    pictures = _draw(out)
+    print(f"dataset  {out / 'processed'}")
+    print("\n".join(f"picture  {picture}" for picture in pictures), end="\n\n")
+    print("Try next:")
     print(f"  cbtools inspect {sample}")
-    print("  cbtools describe level2")
+    print("  cbtools describe book")
     print(f"  cbtools run {sample} --out processed")
     print('  python -c "import cbtools as cb; print(cb.scan_dataset(')
     print(f"      {str(out / 'processed')!r}, 'market_trades').head().collect())\"")
     print('  jupyter lab notebooks/01_quickstart.ipynb    (pip install -e ".[lab]")')
 
 
-def _draw(processed: Path, picture: Path) -> None:
+def _draw(out: Path) -> list[Path]:
     import matplotlib as mpl
 
     mpl.use("agg")
     import matplotlib.pyplot as plt
 
-    trades, quotes = (cb.scan_dataset(processed, table).collect() for table in ("market_trades", "ticker"))
-    figure, axes = plt.subplots(figsize=(10, 5), layout="constrained")
-    cb.plot.trades_on_quotes(trades, quotes, "BTC-USD", ax=axes)
-    figure.savefig(picture, dpi=150)
+    tables = ("market_trades", "ticker", "book")
+    trades, tickers, book = (cb.scan_dataset(out / "processed", table).collect() for table in tables)
+    pictures = [out / "trades.png", out / "quotes.png"]
+    for picture in pictures:
+        figure, axes = plt.subplots(figsize=(10, 5), layout="constrained")
+        if picture.stem == "trades":
+            cb.plot.trades_on_quotes(trades, tickers, "BTC-USD", ax=axes)
+        else:
+            cb.plot.quotes(book, "BTC-USD", ax=axes)
+        figure.savefig(picture, dpi=150)
+    return pictures
 
 
 def main() -> None:
