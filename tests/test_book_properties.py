@@ -46,6 +46,13 @@ def starts(rows):
     return [0, *edges, len(rows)]
 
 
+def told(number, rows, product_id="A"):
+    """Make a frame of levels: (is_snapshot, side, price, size)."""
+    frame = {"sequence_num": number, "server_time": None, "capture_time": NOON + number, "event_time": None}
+    frame |= {"product_id": product_id, "connection": 1, "line": number + 1, "unbroken_since": NOON}
+    return [dict(zip(("is_snapshot", "side", "price", "size"), row, strict=True)) | frame for row in rows]
+
+
 @examples(120)
 @given(DICE)
 def test_short_flows(dice):
@@ -83,6 +90,21 @@ def test_flows_reach_every_state():
     assert min(counts.values()) > 100
 
 
+def test_a_message_goes_on_behind_another_product_s_run():
+    """A B A in one frame, after a break of B alone: the runs differ, and each has one message all the same."""
+    snapshots = [row for k, name in enumerate("AB") for row in told(k, [(True, "bid", 1.0, 1.0)], name)]
+    middle = [row | {"unbroken_since": NOON + 9} for row in told(2, [(False, "bid", 3.0, 1.0)], "B")]
+    change = [told(2, [(False, side, 2.0 + k, 1.0)], "A") for k, side in enumerate(("bid", "ask"))]
+    rows = [*snapshots, *change[0], *middle, *change[1]]
+    got = book_laws.same_as_oracle(book_laws.as_level2(rows), rows, depth=1)
+    assert got.select("product_id", "line", "book_state").rows() == [
+        ("A", 1, "one_sided"),
+        ("B", 2, "one_sided"),
+        ("A", 3, "ok"),
+        ("B", 3, "unproven"),
+    ]
+
+
 @examples(40)
 @given(SEEDS)
 def test_raise_at_the_first_unproven_row(dice):
@@ -100,13 +122,6 @@ def test_raise_at_the_first_unproven_row(dice):
 
 
 # --- books that outgrow what they were
-
-
-def told(number, rows, product_id="A"):
-    """Make a frame of levels: (is_snapshot, side, price, size)."""
-    frame = {"sequence_num": number, "server_time": None, "capture_time": NOON + number, "event_time": None}
-    frame |= {"product_id": product_id, "connection": 1, "line": number + 1, "unbroken_since": NOON}
-    return [dict(zip(("is_snapshot", "side", "price", "size"), row, strict=True)) | frame for row in rows]
 
 
 @pytest.mark.parametrize("snapshots", [10_000, 150])
@@ -428,7 +443,7 @@ def test_effects_side_by_side(tmp_path, dice):
 @examples(40)
 @given(SEEDS)
 def test_then_is_reading_on(tmp_path, dice):
-    """Where nothing is wrong around the cuts, the composed state is the state of the stream, and begins as it."""
+    """Where nothing is wrong around the cuts, the composed state is the stream's, and the stream goes on."""
     feed = Feed(dice, 0.0)
     drawn = [feed.line() for _ in range(dice.randint(2, 25))]
     paths = laws.write_segments(cut(dice, drawn, 3), tmp_path)
