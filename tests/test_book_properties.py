@@ -91,7 +91,7 @@ def test_flows_reach_every_state():
 
 
 def test_a_message_goes_on_behind_another_product_s_run():
-    """A B A in one frame, after a break of B alone: the runs differ, and each has one message all the same."""
+    """A B A in one frame, after a break of B alone: the runs differ, and each product has one message."""
     snapshots = [row for k, name in enumerate("AB") for row in told(k, [(True, "bid", 1.0, 1.0)], name)]
     middle = [row | {"unbroken_since": NOON + 9} for row in told(2, [(False, "bid", 3.0, 1.0)], "B")]
     change = [told(2, [(False, side, 2.0 + k, 1.0)], "A") for k, side in enumerate(("bid", "ask"))]
