@@ -219,10 +219,9 @@ def depth(
         _, ax = plt.subplots(figsize=(10, 5), layout="constrained")
     mid = (bids["price"][0] + asks["price"][0]) / 2
     base, _, quote = product_id.rpartition("-")
-    for levels, colour, name in ((bids, BUY, "bids"), (asks, SELL, "asks")):
-        distance = ((levels["price"] - mid) / mid * 1e4).abs()
-        near = levels.filter(distance <= within_bps)
-        edge = mid * (1 + (within_bps if name == "asks" else -within_bps) / 1e4)
+    for levels, colour, name, outwards in ((bids, BUY, "bids", -1), (asks, SELL, "asks", 1)):
+        near = levels.filter(outwards * (levels["price"] - mid) / mid * 1e4 <= within_bps)
+        edge = mid * (1 + outwards * within_bps / 1e4)
         price = [levels["price"][0], *near["price"], edge]
         size = [0.0, *near["size"].cum_sum(), near["size"].sum()]
         ax.fill_between(price, size, step="post", color=colour, alpha=0.25, linewidth=0)

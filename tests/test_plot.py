@@ -414,6 +414,14 @@ def test_depth_within_the_spread_is_none():
     assert [max(line.get_ydata()) for line in ax.lines[:2]] == [0, 0]
 
 
+def test_depth_of_a_crossed_book_is_from_the_best_outwards():
+    bids = levels((110.0, 1.0), (99.0, 2.0))
+    ax = cb.plot.depth(bids, levels((90.0, 4.0), (101.0, 0.5)), "BTC-USD", within_bps=200)
+    drawn, asks, _ = ax.lines
+    assert [size_at(drawn, price) for price in (109.0, 99.0)] == [1.0, 3.0]
+    assert [size_at(asks, price) for price in (91.0, 101.5)] == [4.0, 4.5]
+
+
 def test_depth_says_what_it_is():
     ax = cb.plot.depth(BIDS, ASKS, "ETH-BTC", within_bps=12.5)
     assert ax.get_ylabel() == "cumulative size (ETH)"
