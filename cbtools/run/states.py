@@ -48,7 +48,7 @@ def find_state(root: Path, path: Path, segment: str) -> Found:
     chosen = [state for state in near if state.last != NO_NUMBER and first.first == state.last + 1]
     chosen = chosen or [state for state in near if state.time <= begin]
     if chosen:
-        best = max(chosen, key=lambda state: state.time)
+        best = min(chosen, key=lambda state: (state.time > begin, abs(state.time - begin)))
         return Found(best.load(), best.segment)
     return Found(None, f"nothing: {unreadable} states cannot be read" if unreadable else "nothing")
 
