@@ -96,7 +96,7 @@ def prefix(level2: pl.DataFrame, n_messages: int) -> pl.DataFrame:
 
 def main() -> None:
     options = arguments(__doc__)
-    level2 = cb.scan_raw(segment(options.folder, options.megabytes), "level2").collect()
+    level2 = cb.scan_raw(segment(options.folder, options.megabytes), "level2").collect().rechunk()
     lines = level2["line"].n_unique()
     first = level2.filter(pl.col("is_snapshot"))
     print(

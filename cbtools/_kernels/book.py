@@ -25,10 +25,10 @@ I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
 
 # Places in `marks`, what is known of a product's book between two calls. KNOWN: prices known; BIDS, ASKS:
-# levels; PROVEN: 1 if the last message left the book proven; LAST_RUN, LAST_NUMBER: of the last message; SINCE,
-# SNAPSHOTS: name of the last snapshot, and how many there were. Then the fewest levels shown of each side;
-# and counts, since the book was begun here: messages, changes in them, snapshots, changes before any snapshot,
-# deletes of absent levels, breaks met; from STATES on, messages by the state they left.
+# levels; PROVEN: 1 if the last message left the book proven; LAST_RUN, LAST_NUMBER: of the last message;
+# SINCE, SNAPSHOTS: name of the last snapshot, and how many there were. Then the fewest levels shown of each
+# side; and counts, since the book was begun here: messages, changes in them, snapshots, changes before any
+# snapshot, deletes of absent levels, breaks met; from STATES on, messages by the state they left.
 (
     KNOWN, BIDS, ASKS, HAS_BOOK, PROVEN, LAST_RUN, LAST_NUMBER, SINCE, SNAPSHOTS, FEWEST_BIDS, FEWEST_ASKS,
     MESSAGES, CHANGES, CLEARED, EARLY, ABSENT, BREAKS, STATES,

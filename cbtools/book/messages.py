@@ -22,6 +22,7 @@ RUN: Final = "unbroken_since"
 
 _ROWS: Final = 262_144
 """So many rows of a larger batch are taken at a time: more would only need more memory."""
+_NEAR: Final = 4096
 
 
 @dataclass(frozen=True)
@@ -165,30 +166,32 @@ class Whole:
 
     def __call__(self, level2: pl.DataFrame | None) -> Iterator[pl.DataFrame]:
         """Take the next rows, or None at their end; give those of whole frames, some at a time."""
-        if level2 is None:
-            if self._held:
-                yield pl.concat(self._held)
-            self._held = []
-        else:
-            for rows in level2.iter_slices(_ROWS):
-                yield from self._take(rows)
-
-    def _take(self, rows: pl.DataFrame) -> Iterator[pl.DataFrame]:
-        if rows.is_empty():
-            return
-        cut = _last_start(rows)
-        if cut == 0 and self._held and not _same_frame(self._held[-1], rows):
+        rest = pl.DataFrame() if level2 is None else level2
+        while rest.height:
+            rows = rest.head(_ROWS)
+            cut = _last_start(rows)
+            if cut:
+                yield pl.concat([*self._held, rows.head(cut)]) if self._held else rows.head(cut)
+                self._held = []
+            else:  # of one frame alone, perhaps the one that is held
+                if self._held and not _same_frame(self._held[-1], rows):
+                    yield pl.concat(self._held)
+                    self._held = []
+                self._held.append(rows)
+            rest = rest.slice(cut or rows.height)
+        if level2 is None and self._held:
             yield pl.concat(self._held)
             self._held = []
-        if cut:
-            yield pl.concat([*self._held, rows.head(cut)])
-            self._held = []
-        self._held.append(rows.slice(cut))
 
 
-def _last_start(level2: pl.DataFrame) -> int:
-    starts = _starts(_frame_numbers(level2))
-    return int(len(starts) - 1 - np.argmax(starts[::-1]))
+def _last_start(rows: pl.DataFrame) -> int:
+    """Give the first row of the last frame, which is not far from the end but in a snapshot."""
+    for n in (min(_NEAR, rows.height), rows.height):
+        starts = _starts(_frame_numbers(rows.tail(n)))
+        last = int(n - 1 - np.argmax(starts[::-1]))
+        if last:
+            return rows.height - n + last
+    return 0
 
 
 def _same_frame(one: pl.DataFrame, other: pl.DataFrame) -> bool:
