@@ -155,9 +155,10 @@ class Feed:
 
     PRICES = ("99", "99.5", "100", "100.50", "101", "1e2", "64930.57")
 
-    def __init__(self, dice: random.Random, faults: float) -> None:
+    def __init__(self, dice: random.Random, faults: float, *, mixed: bool = True) -> None:
         self.dice = dice
         self.faults = faults
+        self.mixed = mixed
         self.products = dice.sample(PRODUCTS, dice.choice([1, 2, 3]))
         self.number = dice.choice([0, 0, 15_158])
         self.now = 0
@@ -197,9 +198,8 @@ class Feed:
         return self.dice.choice(["0", "0.00", "1", "2.5", "0.00000001"])
 
     def fault(self) -> bytes:
-        kind = self.dice.choice(
-            ["gap", "connection", "repeat", "cut", "noise", "spoiled", "bare", "exchange"]
-        )
+        other_feed = ["bare", "exchange"] if self.mixed else []
+        kind = self.dice.choice(["gap", "connection", "repeat", "cut", "noise", "spoiled", *other_feed])
         if kind == "gap":
             self.number += self.dice.randint(1, 5)
         elif kind == "connection":
@@ -226,8 +226,8 @@ class Feed:
         return wire.line(frame) if self.dice.random() < 0.5 else wire.record(frame, time)
 
 
-def lines(dice, most=25):
-    feed = Feed(dice, dice.choice([0.0, 0.1, 0.4]))
+def lines(dice, most=25, *, mixed=True):
+    feed = Feed(dice, dice.choice([0.0, 0.1, 0.4]), mixed=mixed)
     return [feed.line() for _ in range(dice.randint(0, most))]
 
 

@@ -69,7 +69,7 @@ class Effect(NamedTuple):
         continues = self.current and unbroken
         return other._replace(
             has_book=self.has_book or other.has_book,
-            proven=other.proven if other.has_book else self.proven and continues and other.proven,
+            proven=other.proven and (other.has_book or (self.proven and continues)),
             proven_since=since,
             snapshots=self.snapshots + other.snapshots,
         )

@@ -17,7 +17,7 @@ from cbtools.book.rebuilder import BookOptions, Rebuilder
 from cbtools.book.state import BookState
 from cbtools.book.states import kept_states
 from cbtools.dataset.scan import scan_dataset
-from cbtools.errors import ConfigError, StateError
+from cbtools.errors import ConfigError, DatasetError, StateError
 from cbtools.raw.report import as_html, as_text
 from cbtools.schema import FRAME
 
@@ -26,12 +26,14 @@ if TYPE_CHECKING:
 
 _TOLD: Final = (*(column.name for column in FRAME), "book_state", "proven_since")
 _OPTIONS: Final = BookOptions(depth=1)
+_OUT_OF_ORDER: Final = 10_000
+"""Rows of a dataset, which are in the order of server_time, may be so far from the order of their numbers."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY: Final = timedelta(days=1)
 _RECEIVED: Final = pl.coalesce("capture_time", "server_time").to_physical().alias("received")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Book:
     """The whole book of a product after a message.
 
@@ -158,10 +160,12 @@ def book_at(
     'ok'
     """
     instant = _nanoseconds(when)
+    if not isinstance(product_id, str):
+        raise ConfigError(f"product_id must be one product's name, e.g. 'BTC-USD', not {product_id!r}")
     kept = []
     if isinstance(level2, str | os.PathLike):
         kept = [state for state in kept_states(Path(level2))[0] if state.time <= instant]
-        level2 = scan_dataset(level2, "level2")
+        level2 = _dataset(Path(level2))
     has_runs = check_level2(level2)
     rows = level2.lazy().filter(pl.col("product_id") == product_id)
     if "date" in rows.collect_schema():
@@ -181,11 +185,20 @@ def book_at(
         )
     if has_runs:
         number = snapshot["sequence_num"]
-        since = pl.lit(True) if number is None else pl.col("sequence_num") >= number
+        since = pl.lit(True) if number is None else pl.col("sequence_num") >= number - _OUT_OF_ORDER
         rows = rows.filter(_from(snapshot[RUN], since))
     book = _replayed(rows, instant, product_id, Rebuilder(_OPTIONS, _TOLD))
     assert book is not None
     return book
+
+
+def _dataset(root: Path) -> pl.LazyFrame:
+    try:
+        return scan_dataset(root, "level2")
+    except DatasetError as error:
+        raise DatasetError(
+            f"{error}. For raw segments, give their rows: cb.book_at(cb.scan_raw(path, 'level2'), ...)"
+        ) from None
 
 
 def _nanoseconds(when: datetime | str) -> int:

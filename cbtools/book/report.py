@@ -123,7 +123,9 @@ class BookReport:
             }
             for name, counts in self.products.items()
         ]
-        return pl.DataFrame(rows)
+        counts = ("messages", "changes", "snapshots", *STATES, "early_changes", "absent_deletes", "breaks")
+        columns = {"product_id": pl.String(), **dict.fromkeys((*counts, "tickers", "agreeing"), pl.Int64())}
+        return pl.DataFrame(rows, schema=columns)
 
     def __str__(self) -> str:
         return as_text(self.items())

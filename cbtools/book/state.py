@@ -125,7 +125,8 @@ class BookState:
         """Give the effect of this one's segments and then the other's.
 
         Where the other's first frame is not the one due after this one's last, all books are unproven until
-        their next snapshot, as they are behind any gap.
+        their next snapshot, as they are behind any gap. So they are where the other repeats frames of this
+        one, which only reading on (`read` with ``start``) can leave out.
 
         Parameters
         ----------
@@ -146,8 +147,11 @@ class BookState:
         if not isinstance(other, BookState):
             raise ConfigError(f"a BookState is followed by a BookState, not by {other!r}")
         effects = composed(effects_of(self.products), self.stream, effects_of(other.products), other.stream)
+        stream = self.stream.then(other.stream)
+        if stream.mistaken:
+            effects = [effect._replace(proven=False) for effect in effects]
         levels = overlaid(self.levels, other.levels, other.products, effects)
-        return BookState(products_of(effects), levels, self.stream.then(other.stream))
+        return BookState(products_of(effects), levels, stream)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the state to a Parquet file; it appears whole, in the place of an older one, or not at all.
@@ -336,6 +340,7 @@ def _stream(told: dict[str, Any]) -> Stream:
     stream = Stream(**told)
     stream.run = Run(*told["run"])
     stream.product_runs = {product: Run(*run) for product, run in told["product_runs"].items()}
+    stream.starts = [tuple(frame) for frame in told["starts"]]
     stream.products = set(told["products"])
     recent = Stream().recent
     recent.extend(tuple(frame) for frame in told["recent"])

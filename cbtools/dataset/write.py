@@ -99,6 +99,8 @@ class DatasetWriter:
         self._open: dict[int, Draft] = {}
         self._waiting_bytes = 0
         self._made: list[Path] = []
+        self._varies = table in tables.TABLES and table not in tables.RAW
+        self._others: Path | None = None
         self._old = self._look_around()
 
     def _look_around(self) -> list[Path]:
@@ -116,6 +118,8 @@ class DatasetWriter:
                         f"not by {', '.join(self._by) or 'nothing'} ({entry.path} is there): give the same "
                         "partition_by, or another root"
                     )
+                elif hive.segment_of(entry.name) is not None:
+                    self._others = Path(entry.path)
         return old
 
     def begin(self, schema: Mapping[str, pl.DataType]) -> None:
@@ -141,8 +145,21 @@ class DatasetWriter:
         kept = pl.Schema({name: dtype for name, dtype in self._schema.items() if name not in self._by})
         if not kept:
             raise ConfigError("partition_by names every column: nothing is left to write")
+        if self._varies and self._others is not None:
+            self._check_same_columns(self._others, kept)
         told = footer(segment=self._segment, table=self._table, columns=self._columns, partition_by=types)
         self._plan = Plan(self._segment, kept, told, self._make_folder)
+
+    def _check_same_columns(self, part: Path, kept: pl.Schema) -> None:
+        """Refuse columns that another segment's part has not: a null there would be taken for a value's."""
+        there = pl.scan_parquet(part, glob=False, hive_partitioning=False).collect_schema()
+        differing = [name for name in {**there, **kept} if (name in there) != (name in kept)]
+        if differing:
+            more = f" and {len(differing) - 6} more" if len(differing) > 6 else ""
+            raise DatasetError(
+                f"{self._root} holds {self._table} with other columns: {', '.join(differing[:6])}{more} are "
+                f"either in {part} or here. Write with the same options, or to another root"
+            )
 
     def write(self, frame: pl.DataFrame) -> None:
         """Take rows.

@@ -98,14 +98,19 @@ class Stream:
     last: int = NO_NUMBER
     last_time: int = NO_TIME
     """Receipt of the last frame."""
-    first: int = NO_NUMBER
+    starts: list[tuple[int, int, int]] = field(default_factory=list)
+    """The frames that began a connection: the first with a number, and each with which numbers fell back."""
     first_time: int = NO_TIME
-    """Receipt of the first frame that has a number."""
+    """Receipt of the first of them."""
     started: bool = False
     origin: int = 0
     """Name of the run that the first frame began."""
     lost_first: bool = False
     """A line was lost before the first frame."""
+    mistaken: bool = False
+    """Repeats were taken for frames of a new connection, where streams were joined."""
+    unnumbered_first: bool = False
+    """Level2 frames without a number came before the first with one."""
     pending: bool = False
     """A line was lost of which the next number will tell whether it was a frame."""
     run: Run = field(default_factory=Run)
@@ -131,16 +136,28 @@ class Stream:
         """Give a stream of its own, to be tracked on."""
         return deepcopy(self)
 
+    @property
+    def first(self) -> int:
+        """The first number."""
+        return self.starts[0][0] if self.starts else NO_NUMBER
+
     def continued_by(self, other: Stream) -> bool:
         """Tell whether the other stream's first frame is the one due here, so that none is missing."""
+        lost = self.pending or other.lost_first
         if other.first == NO_NUMBER or self.last == NO_NUMBER:
-            return not self.pending and not other.lost_first
-        return other.first == self.last + 1
+            return not lost
+        return other.first == self.last + 1 and not (lost and other.unnumbered_first)
+
+    def repeated_by(self, other: Stream) -> bool:
+        """Tell whether the other, tracked on its own, took a repeat of a frame of this one for a connection."""
+        fell_back = other.starts[:1] if other.first <= self.last else other.starts[1:2]
+        return any(frame in self.recent for frame in fell_back)
 
     def then(self, other: Stream) -> Stream:
         """Give the stream of this one's lines and then the other's, which was tracked on its own.
 
-        A stream that begins with repeats of frames of this one counts as a new connection.
+        It is that of all lines as one stream; but if the other begins with repeats of frames of this one,
+        they count as a new connection.
         """
         if not other.started:
             return replace(self.copy(), pending=self.pending or other.pending)
@@ -152,14 +169,15 @@ class Stream:
             joined.products = self.products | other.products
             joined.recent = deque((*self.recent, *other.recent), maxlen=_REMEMBERED)
         joined.connection = self.connection + other.connection - 1 + reconnected
-        joined.first, joined.first_time = self.first, self.first_time
-        if self.first == NO_NUMBER:
-            joined.first, joined.first_time = other.first, other.first_time
+        joined.starts = [*self.starts, *other.starts[0 if reconnected or not self.starts else 1 :]]
+        joined.first_time = self.first_time if self.starts else other.first_time
+        joined.unnumbered_first = self.unnumbered_first or (not self.starts and other.unnumbered_first)
         if other.last == NO_NUMBER:
             joined.last = self.last
         if other.last_time == NO_TIME:
             joined.last_time = self.last_time
         joined.lost_first, joined.origin = self.lost_first, self.origin
+        joined.mistaken = self.mistaken or other.mistaken or self.repeated_by(other)
 
         def run(product: str | None) -> Run:
             mine = self.run if product is None else self.run_of(product)
@@ -227,6 +245,8 @@ class _Pass:
                     strict=True,
                 )
             )
+        elif not state.starts:
+            state.unnumbered_first |= bool(self.lines.level2[start:end].any())
         self.note_time(end - 1)
         return True
 
@@ -243,6 +263,7 @@ class _Pass:
             state.started, state.lost_first, state.pending = True, state.pending, False
         number = int(lines.sequence_num[i])
         if number == NO_NUMBER:
+            state.unnumbered_first |= bool(lines.level2[i]) and not state.starts
             if state.pending and (lines.level2[i] or state.last == NO_NUMBER):
                 self.new_run(i)
                 state.pending = False
@@ -258,7 +279,8 @@ class _Pass:
         state = self.state
         frame = (number, int(self.lines.server_time[i]), int(self.lines.channel[i]))
         if state.last == NO_NUMBER:
-            state.first, state.first_time = number, self.time(i)
+            state.first_time = self.time(i)
+            state.starts.append(frame)
             if state.pending:
                 self.new_run(i)
         elif number > state.last + 1:
@@ -268,6 +290,7 @@ class _Pass:
             if frame[1] != NO_TIME and frame in state.recent:
                 return False
             state.connection += 1
+            state.starts.append(frame)
             state.recent.clear()
             state.products.clear()
             self.connection_start = i

@@ -16,7 +16,7 @@ from cbtools.book.state import LEVEL2, BookState, Follower
 from cbtools.book.states import keep_state
 from cbtools.book.tickers import BOOK, TICKER, Agreement
 from cbtools.dataset import DatasetWriter
-from cbtools.errors import DatasetError, SegmentError
+from cbtools.errors import ConfigError, DatasetError, SegmentError
 from cbtools.raw.files import Source, find_segments, segment_name
 from cbtools.raw.piece import Wanted
 from cbtools.raw.scan import stream_of
@@ -106,7 +106,8 @@ def run_segment(
     started = time.perf_counter()
     config = read_config(channel_config)
     check_keep(keep_states)
-    stream_of(state)
+    if state is not None and not isinstance(state, BookState):
+        raise ConfigError(f"state must be a BookState, e.g. BookState.load(path), not {state!r}")
     paths = find_segments(segment)
     if len(paths) != 1:
         raise SegmentError(

@@ -38,8 +38,7 @@ class Book:
     has_book: bool = False
     proven: bool = False
     snapshot_name: int | None = None
-    snapshot_run: int | None = None
-    in_order: bool = True
+    unbroken: bool = True
     last: Row | None = None
     messages: int = 0
     snapshots: int = 0
@@ -63,11 +62,10 @@ class Book:
         if has_snapshot:
             self.snapshots += 1
             self.snapshot_name = self.next_name(head)
-            self.snapshot_run = head["unbroken_since"]
-            self.in_order = True
-        elif self.last is not None and out_of_order(self.last, head):
-            self.in_order = False
-        self.proven = self.has_book and self.in_order and self.snapshot_run == head["unbroken_since"]
+            self.unbroken = True
+        elif self.last is not None and breaks(self.last, head):
+            self.unbroken = False
+        self.proven = self.has_book and self.unbroken
         self.last = head
 
     def change(self, row: Row) -> None:
@@ -89,12 +87,12 @@ class Book:
         return sorted(self.sides[side].items(), reverse=side == "bid")
 
 
-def out_of_order(before: Row, message: Row) -> bool:
-    """Tell whether a message is numbered before the one that it follows in a run."""
+def breaks(before: Row, message: Row) -> bool:
+    """Tell whether a message is of another run than the one before it, or numbered before it."""
+    if before["unbroken_since"] != message["unbroken_since"]:
+        return True
     numbers = before["sequence_num"], message["sequence_num"]
-    if before["unbroken_since"] != message["unbroken_since"] or None in numbers:
-        return False
-    return bool(message["sequence_num"] < before["sequence_num"])
+    return None not in numbers and bool(message["sequence_num"] < before["sequence_num"])
 
 
 def messages(rows: Iterable[Row]) -> list[list[Row]]:
