@@ -149,7 +149,7 @@ class Stream:
         return other.first == self.last + 1 and not (lost and other.unnumbered_first)
 
     def repeated_by(self, other: Stream) -> bool:
-        """Tell whether the other, tracked on its own, took a repeat of a frame of this one for a connection."""
+        """Tell whether the other, tracked alone, took a repeat of a frame of this one for a connection."""
         fell_back = other.starts[:1] if other.first <= self.last else other.starts[1:2]
         return any(frame in self.recent for frame in fell_back)
 
