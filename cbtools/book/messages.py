@@ -152,10 +152,10 @@ def _changes(product: pl.Series) -> npt.NDArray[np.bool_] | None:
 
 
 def _codes(names: pl.Series) -> tuple[list[str], I64]:
-    """Give each name its number, in the order in which they come."""
-    known: dict[str, int] = {}
-    codes = np.array([known.setdefault(name, len(known)) for name in names.to_list()], np.int64)
-    return list(known), codes
+    """Give each name a number, and the names by these."""
+    numbers = names.cast(pl.Categorical()).to_physical().to_numpy()
+    _, first, codes = np.unique(numbers, return_index=True, return_inverse=True)
+    return names.gather(first).to_list(), codes.astype(np.int64)
 
 
 class Whole:
