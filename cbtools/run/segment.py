@@ -144,11 +144,10 @@ def run_segment(
                 )
                 follower = Follower(reading, config.book, found.state)
                 _write_behind(_with_book(reading, follower), writers, quarantine, pool)
-            for writer in writers.values():
-                writer.finish()
+            state_after = _finish(writers, follower)
             written = {name: writer.publish() for name, writer in writers.items()}
             kept = quarantine.publish()
-            keep_state(root, name, follower.state(), keep_states)
+            keep_state(root, name, state_after, keep_states)
     except OSError as error:  # reading raises a SegmentError: this is of writing
         raise DatasetError(f"cannot write to {root}: {error.strerror or error}") from error
     return SegmentReport(
@@ -214,6 +213,16 @@ def _with_book(reading: Reading, follower: Follower) -> Iterator[Batch]:
         if book.height:
             batch.tables["book"] = book
         yield batch
+
+
+def _finish(writers: Mapping[str, DatasetWriter], follower: Follower) -> BookState:
+    """Have all tables on the disk, side by side, and meanwhile make the state."""
+    with ThreadPoolExecutor(max(1, len(writers)), "cbtools-finish") as pool:
+        finished = [pool.submit(writer.finish) for writer in writers.values()]
+        state = follower.state()
+        for future in finished:
+            future.result()
+    return state
 
 
 def _write_behind(
