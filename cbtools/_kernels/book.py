@@ -269,8 +269,8 @@ def _state(proven: bool, bid: float, ask: float) -> np.int64:
 
 @inner
 def _add_bands(
-    slot_at: U32, level: F64, bits: U64, known: np.int64, best: I64, mid: float, bands: F64, columns: F64,
-    row: np.int64,
+    slot_at: U32, level: F64, bits: U64, known: np.int64, first_bid: np.int64, first_ask: np.int64,
+    mid: float, bands: F64, columns: F64, row: np.int64,
 ) -> None:  # fmt: skip
     """Write the depth within each distance of mid, afresh from the best outwards; ``bands`` are rising.
 
@@ -282,7 +282,7 @@ def _add_bands(
     if mid != mid:
         return
     for side in (BID, ASK):
-        place, depth = best[side], 0.0
+        place, depth = (first_bid if side == BID else first_ask), 0.0
         for k in range(n):
             while place < known:
                 slot = slot_at[known - 1 - place if side == BID else place]
@@ -317,19 +317,18 @@ def _prove(snapshot: bool, run: np.int64, time: np.int64, number: np.int64, mark
 @kernel
 def rebuild(
     slots: U32, sides: U8, sizes: F64, snapshots: U8, pieces: I64, messages: I64, slot_at: U32, level: F64,
-    bits: U64, marks: I64, how: I64, top: F64, shown: I64, bands: F64, columns: F64, told: I64, best: I64,
+    bits: U64, marks: I64, how: I64, top: F64, shown: I64, bands: F64, columns: F64, told: I64,
 ) -> None:  # fmt: skip
     """Apply a product's messages to its book, and write a row for each that is asked for.
 
     ``columns`` are those of ``shown`` (places in ``top``: bid prices, bid sizes, ask prices, ask sizes, each
-    of DEPTH) and behind them three a band. ``told`` says for every message whether it has a row. ``best`` is
-    room for the places of the best levels.
+    of DEPTH) and behind them three a band. ``told`` says for every message whether it has a row.
     """
     depth, known = how[DEPTH], marks[KNOWN]
     bids, asks = top[: 2 * depth], top[2 * depth :]
-    best[BID], best[ASK] = _next(bits, BID, _ZERO, known), _next(bits, ASK, _ZERO, known)
-    _, n_bids, bid_edge = _show(slot_at, level, bits, BID, best[BID], known, depth, bids)
-    _, n_asks, ask_edge = _show(slot_at, level, bits, ASK, best[ASK], known, depth, asks)
+    first_bid, first_ask = _next(bits, BID, _ZERO, known), _next(bits, ASK, _ZERO, known)
+    _, n_bids, bid_edge = _show(slot_at, level, bits, BID, first_bid, known, depth, bids)
+    _, n_asks, ask_edge = _show(slot_at, level, bits, ASK, first_ask, known, depth, asks)
     ignore, had_book, has_book = how[IGNORE] != 0, marks[HAS_BOOK] != 0, marks[HAS_BOOK] != 0
     state, since = _state(ignore or marks[PROVEN] != 0, bids[0], asks[0]), marks[SINCE]
     levels_bid, levels_ask = marks[BIDS], marks[ASKS]
@@ -340,7 +339,7 @@ def rebuild(
             if snapshots[i] and not in_snapshot:
                 _clear(level, bits, known)
                 snapshot = has_book = dirty_bids = dirty_asks = True
-                levels_bid, levels_ask, best[BID], best[ASK] = _ZERO, _ZERO, known, known
+                levels_bid, levels_ask, first_bid, first_ask = _ZERO, _ZERO, known, known
             in_snapshot = snapshots[i] != 0
             slot, new, side = slots[i], sizes[i], np.int64(sides[i])
             old = level[slot, side]
@@ -351,14 +350,13 @@ def rebuild(
             if side == BID:
                 place = known - 1 - place
                 levels_bid += step
-                dirty_bids = dirty_bids or place <= bid_edge
+                dirty_bids |= place <= bid_edge
+                first_bid = min(first_bid, place) if new > 0.0 else first_bid
             else:
                 levels_ask += step
-                dirty_asks = dirty_asks or place <= ask_edge
-            if step != 0:
-                _flip(bits, side, place)
-            if new > 0.0 and place < best[side]:
-                best[side] = place
+                dirty_asks |= place <= ask_edge
+                first_ask = min(first_ask, place) if new > 0.0 else first_ask
+            bits[side, place >> _SIX] ^= np.uint64(step != 0) << np.uint64(place & _LOW)
         m = pieces[MESSAGE, p]
         if p + 1 < pieces.shape[1] and pieces[MESSAGE, p + 1] == m:
             continue
@@ -371,11 +369,11 @@ def rebuild(
         _prove(snapshot, messages[RUN, m], messages[TIME, m], messages[NUMBER, m], marks)
         changed = _ZERO
         if dirty_bids:
-            best[BID] = _next(bits, BID, best[BID], known)
-            changed, n_bids, bid_edge = _show(slot_at, level, bits, BID, best[BID], known, depth, bids)
+            first_bid = _next(bits, BID, first_bid, known)
+            changed, n_bids, bid_edge = _show(slot_at, level, bits, BID, first_bid, known, depth, bids)
         if dirty_asks:
-            best[ASK] = _next(bits, ASK, best[ASK], known)
-            of_asks, n_asks, ask_edge = _show(slot_at, level, bits, ASK, best[ASK], known, depth, asks)
+            first_ask = _next(bits, ASK, first_ask, known)
+            of_asks, n_asks, ask_edge = _show(slot_at, level, bits, ASK, first_ask, known, depth, asks)
             changed = max(changed, of_asks)
         snapshot, in_snapshot, dirty_bids, dirty_asks, rows, absent = False, False, False, False, _ZERO, _ZERO
         if not has_book:
@@ -395,7 +393,9 @@ def rebuild(
             columns[k, row] = top[shown[k]]
         if len(bands):
             mid = (asks[0] + bids[0]) / 2.0 if state == OK else _MISSING
-            _add_bands(slot_at, level, bits, known, best, mid, bands, columns[len(shown) :], row)
+            _add_bands(
+                slot_at, level, bits, known, first_bid, first_ask, mid, bands, columns[len(shown) :], row
+            )
         marks[FEWEST_BIDS] = min(marks[FEWEST_BIDS], n_bids)
         marks[FEWEST_ASKS] = min(marks[FEWEST_ASKS], n_asks)
     marks[BIDS], marks[ASKS], marks[HAS_BOOK] = levels_bid, levels_ask, has_book

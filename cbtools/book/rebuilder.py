@@ -88,7 +88,6 @@ class Rebuilder:
         self._runs = Runs(stream)
         self.books = {} if books is None else books
         self._begin = begin
-        self._best = np.zeros(2, np.int64)
 
     def __call__(self, level2: pl.DataFrame) -> pl.DataFrame:
         """Take the next rows, of whole frames; give the book's rows."""
@@ -135,7 +134,7 @@ class Rebuilder:
         kernels.rebuild(
             slots, rows.side, rows.size, rows.snapshot, messages.pieces, messages.messages, book.slot_at,
             book.level, book.bits, book.marks, self._how, self._shown.top, self._shown.places,
-            self._shown.bands, columns, told, self._best,
+            self._shown.bands, columns, told,
         )  # fmt: skip
         np.minimum(fewest, book.marks[shown], out=fewest)
 
