@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -289,6 +290,20 @@ def test_it_is_utc_unless_it_says_otherwise(rows, dataset, when):
         assert levels(cb.book_at(source, when, BTC)) == BOOKS[20]
 
 
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the zone of a process cannot be changed here")
+def test_wherever_the_computer_stands(rows, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "America/St_Johns")
+        time.tzset()
+        try:
+            assert datetime.now().astimezone().utcoffset() != timedelta()
+            for when in ("2026-03-04T05:00:20", moment(20).replace(tzinfo=None)):
+                assert levels(cb.book_at(rows, when, BTC)) == BOOKS[20]
+        finally:
+            patch.undo()
+            time.tzset()
+
+
 def test_a_text_may_be_a_day(rows):
     assert levels(cb.book_at(rows, "2026-03-05", BTC)) == BOOKS[33]
     with pytest.raises(cb.StateError, match="at 2026-03-04:"):
@@ -416,6 +431,17 @@ def test_a_state_without_a_book_of_the_product_is_passed_over(own_dataset, paths
         cb.run_segment(path, own_dataset, channel_config=config)
     for second, book in BOOKS.items():
         assert levels(cb.book_at(own_dataset, moment(second), BTC)) == book
+
+
+def test_of_frames_without_numbers(tmp_path):
+    """Only the time tells which rows a state is of."""
+    lines = [timeline.received(wire.exchange_snapshot(), 1)]
+    lines += [timeline.received(wire.exchange_update(["buy", str(90 - n), "1"]), n) for n in range(2, 10)]
+    for number, part in enumerate((lines[:3], lines[3:6], lines[6:]), start=1):
+        cb.run_segment(timeline.write(tmp_path, number, *part), tmp_path / "out")
+    for second in range(1, 10):
+        bids = [(99.5, 1), *((90 - n, 1) for n in range(2, second + 1))]
+        assert cb.book_at(tmp_path / "out", moment(second), BTC).bids.rows() == bids
 
 
 def test_over_midnight(tmp_path):

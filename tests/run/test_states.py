@@ -78,9 +78,9 @@ def test_else_the_latest_before_it(find, keep):
 
 
 def test_a_connection_s_first_frame_continues_none_and_so_the_latest_is_taken(find, keep):
-    keep("a", 1, 1)
-    state = keep("unnumbered", None, 3)
-    assert find(0, 5) == Found(state, "unnumbered")
+    keep("unnumbered", None, 1)
+    state = keep("a", 90, 3)
+    assert find(0, 5) == Found(state, "a")
 
 
 def test_one_that_ended_as_it_begins_is_before_it(find, keep):
@@ -169,6 +169,12 @@ def test_a_rejected_frame_is_one_if_its_number_can_be_read(find, keep):
     state = keep("a", 4, 4)
     spoiled = timeline.received(wire.change(5, price="much"), 5)
     assert find(6, 6, spoiled) == Found(state, "a")
+
+
+def test_a_frame_without_number_and_time_before_it_does_not_matter(find, keep):
+    state = keep("a", 4, 4)
+    keep("b", 90, 4.5)
+    assert find(5, 5, wire.line(wire.error())) == Found(state, "a")
 
 
 def test_a_segment_without_numbers_has_only_its_time(find, keep):
