@@ -433,15 +433,17 @@ def test_a_state_without_a_book_of_the_product_is_passed_over(own_dataset, paths
         assert levels(cb.book_at(own_dataset, moment(second), BTC)) == book
 
 
-def test_of_frames_without_numbers(tmp_path):
-    """Only the time tells which rows a state is of."""
-    lines = [timeline.received(wire.exchange_snapshot(), 1)]
+@pytest.mark.parametrize("lost", [[], [b"not JSON"]])
+def test_of_frames_without_numbers(tmp_path, lost):
+    """Only the time tells which rows a state is of; in one run, or in two."""
+    lines = [timeline.received(wire.exchange_snapshot(), 1), *lost]
     lines += [timeline.received(wire.exchange_update(["buy", str(90 - n), "1"]), n) for n in range(2, 10)]
     for number, part in enumerate((lines[:3], lines[3:6], lines[6:]), start=1):
         cb.run_segment(timeline.write(tmp_path, number, *part), tmp_path / "out")
     for second in range(1, 10):
         bids = [(99.5, 1), *((90 - n, 1) for n in range(2, second + 1))]
-        assert cb.book_at(tmp_path / "out", moment(second), BTC).bids.rows() == bids
+        book = cb.book_at(tmp_path / "out", moment(second), BTC)
+        assert (book.bids.rows(), book.proven_since) == (bids, None if lost and second > 1 else moment(1))
 
 
 def test_over_midnight(tmp_path):
