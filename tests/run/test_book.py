@@ -170,6 +170,19 @@ def test_the_columns_are_those_of_the_schema(recording, tmp_path, features):
     assert any("bps" in name for name in scan) is features
 
 
+@pytest.mark.parametrize("other", [{"depth": 2}, {"depth": 4}, {"depth": 3, "bands_bps": [5]}])
+def test_books_of_other_columns_are_not_mixed(recording, tmp_path, other):
+    run(recording[:1], tmp_path, config(depth=3))
+    before = everything(tmp_path)
+    with pytest.raises(cb.DatasetError, match="holds book with other columns: "):
+        run(recording[1:2], tmp_path, config(**other))
+    assert everything(tmp_path) == before
+    run(recording[:1], tmp_path, config(**other))  # all that there is may be written anew
+    run(recording[1:2], tmp_path, config(**other))
+    expected = cb.rebuild_book(cb.scan_raw(list(recording[:2]), "level2"), **other).collect()
+    assert written(tmp_path).equals(in_order(expected))
+
+
 def test_by_default_the_book_lies_beside_the_other_tables(recording, tmp_path):
     report = cb.run_segment(recording[0], tmp_path)
     assert list(report.written) == ["level2", "market_trades", "ticker", "book"]
