@@ -121,22 +121,19 @@ def same(one: cb.Book, other: cb.Book) -> bool:
 # --- the book at an instant
 
 
-@pytest.fixture(params=["frame", "lazy frame", "raw", "scan of the dataset", "folder", "folder as text"])
+@pytest.fixture(params=["frame", "raw", "scan of the dataset", "folder"])
 def source(request, paths, rows, dataset) -> Any:
     return {
         "frame": rows,
-        "lazy frame": rows.lazy(),
         "raw": cb.scan_raw(paths, "level2"),
         "scan of the dataset": cb.scan_dataset(dataset, "level2"),
         "folder": dataset,
-        "folder as text": str(dataset),
     }[request.param]
 
 
 def test_it_is_that_of_the_messages_received_by_then(source):
     for second, book in BOOKS.items():
-        for when in (second, second + 0.7):
-            assert levels(cb.book_at(source, moment(when), BTC)) == book
+        assert levels(cb.book_at(source, moment(second + 0.7), BTC)) == book
 
 
 def test_a_message_counts_from_the_instant_of_its_receipt_on(source):
@@ -147,7 +144,7 @@ def test_a_message_counts_from_the_instant_of_its_receipt_on(source):
 
 
 def test_behind_the_last_message_it_stays(source):
-    for days in (0, 1, 40):
+    for days in (0, 40):
         book = cb.book_at(source, moment(33.001) + timedelta(days=days), BTC)
         assert (levels(book), book.line) == (BOOKS[33], 3)
 
@@ -182,9 +179,11 @@ def test_it_tells_of_its_message(source):
     assert cb.book_at(source, moment(27), BTC).proven_since == moment(24)
 
 
-def test_whatever_it_is_read_from_it_is_the_same(source, rows):
-    for second in (10, 13.5, 14, 24, 29, 33):
-        assert same(cb.book_at(source, moment(second), BTC), cb.book_at(rows, moment(second), BTC))
+def test_whatever_it_is_read_from_it_is_the_same(rows, dataset):
+    for second in (10, 14, 24, 33):
+        book = cb.book_at(rows, moment(second), BTC)
+        for source in (rows.lazy(), dataset, str(dataset)):
+            assert same(cb.book_at(source, moment(second), BTC), book)
 
 
 # --- what the book may be
@@ -400,7 +399,7 @@ def test_a_snapshot_behind_the_state_is_nearer(own_dataset):
 def test_states_make_no_difference(dataset, own_dataset):
     for state in (own_dataset / "_state").iterdir():
         state.unlink()
-    for second in (*BOOKS, 13, 15, 22, 29, 32.5, 40):
+    for second in (*BOOKS, 13, 22, 40):
         for product_id in (BTC, ETH) if second >= 13 else (BTC,):
             one, other = (cb.book_at(root, moment(second), product_id) for root in (dataset, own_dataset))
             assert same(one, other)
@@ -460,7 +459,7 @@ def test_over_midnight(tmp_path):
             assert cb.book_at(tmp_path / "out", when, BTC).sequence_num == n
 
 
-@pytest.mark.parametrize("by", [[], ["date", "hour"], ["product_id"], ["hour", "product_id"]])
+@pytest.mark.parametrize("by", [[], ["hour", "product_id"]])
 def test_however_the_dataset_is_partitioned(paths, tmp_path, by):
     for path in paths:
         cb.run_segment(path, tmp_path, channel_config={"level2": {"partition_cols": by}})
