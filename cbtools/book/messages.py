@@ -20,7 +20,7 @@ OF_ROW: Final = ("product_id", "is_snapshot", "side", "price", "size")
 OF_FRAME: Final = ("server_time", "capture_time", "sequence_num", "connection", "line")
 RUN: Final = "unbroken_since"
 
-_ROWS: Final = 262_144
+_ROWS: Final = 524_288
 """So many rows of a larger batch are taken at a time: more would only need more memory."""
 _NEAR: Final = 4096
 
