@@ -211,7 +211,7 @@ def depth(
     """
     if bids.is_empty() or asks.is_empty():
         raise ConfigError(f"the book of {product_id!r} has an empty side: there is no mid to draw around")
-    if not within_bps > 0:
+    if not isinstance(within_bps, int | float) or not within_bps > 0:
         raise ConfigError(f"within_bps must be a positive distance in basis points, not {within_bps!r}")
     if ax is None:
         import matplotlib.pyplot as plt

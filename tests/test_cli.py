@@ -80,6 +80,7 @@ def test_demo_leaves_a_dataset_and_a_picture(call, tmp_path):
     done = call("demo", out)
     assert (done.code, done.err) == (0, "")
     assert (out / "trades.png").read_bytes().startswith(PNG)
+    assert (out / "quotes.png").read_bytes().startswith(PNG)
     tables = cb.read_raw(cb.sample_path())
     for table in ("level2", "market_trades", "ticker"):
         rows = cb.scan_dataset(out / "processed", table).select(pl.len()).collect().item()

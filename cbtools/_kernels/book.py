@@ -302,14 +302,16 @@ def _add_bands(
 @inner
 def _prove(snapshot: bool, run: np.int64, time: np.int64, number: np.int64, marks: I64) -> None:
     """Tell whether the book is proven now: by a snapshot of the same run, and no row out of order since."""
-    if run != marks[LAST_RUN] and marks[LAST_RUN] != NONE:  # NONE: it has no run before
+    broken = run != marks[LAST_RUN]
+    if broken and (marks[MESSAGES] > 1 or marks[SNAPSHOTS] > 0):  # there was something to break
         marks[BREAKS] += 1
+    backwards = not broken and number != NONE and number < marks[LAST_NUMBER]
     if snapshot:
         marks[SNAPSHOTS] += 1
         marks[CLEARED] += 1
         marks[SINCE] = max(time, marks[SINCE] + 1)
-        marks[PROVEN] = _ONE
-    elif run != marks[LAST_RUN] or (number != NONE and number < marks[LAST_NUMBER]):
+        marks[PROVEN] = _ZERO if backwards else _ONE
+    elif broken or backwards:
         marks[PROVEN] = _ZERO
     marks[LAST_RUN], marks[LAST_NUMBER] = run, number
 

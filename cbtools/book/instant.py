@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,7 +29,8 @@ _OPTIONS: Final = BookOptions(depth=1)
 _OUT_OF_ORDER: Final = 10_000
 """Rows of a dataset, which are in the order of server_time, may be so far from the order of their numbers."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_DAY: Final = timedelta(days=1)
+_DAY_NS: Final = 86_400 * 10**9
+_LAST: Final = 2**63 - 1
 _RECEIVED: Final = pl.coalesce("capture_time", "server_time").to_physical().alias("received")
 
 
@@ -169,13 +170,17 @@ def book_at(
     has_runs = check_level2(level2)
     rows = level2.lazy().filter(pl.col("product_id") == product_id)
     if "date" in rows.collect_schema():
-        rows = rows.filter(pl.col("date") <= (_EPOCH + timedelta(microseconds=instant // 1000) + _DAY).date())
+        day_after = instant // _DAY_NS + 1
+        rows = rows.filter(pl.col("date").to_physical() <= day_after)
     rows = rows.select(*OF_ROW, *OF_FRAME, *([RUN] if has_runs else [])).with_columns(_RECEIVED)
     snapshot = _last_snapshot(rows, instant)
     for state in sorted(kept, key=lambda state: -state.time) if has_runs else ():
         if snapshot is not None and state.time <= snapshot["received"]:
             break
-        book = _from_state(rows, instant, product_id, state.load())
+        try:
+            book = _from_state(rows, instant, product_id, state.load())
+        except StateError:  # a damaged one: the rows have all that it held
+            continue
         if book is not None:
             return book
     if snapshot is None:
@@ -210,7 +215,8 @@ def _nanoseconds(when: datetime | str) -> int:
     if not isinstance(when, datetime):
         raise ConfigError(f"when must be a datetime or a text, not {when!r}")
     since = (when if when.tzinfo else when.replace(tzinfo=UTC)) - _EPOCH
-    return (since.days * 86_400 + since.seconds) * 10**9 + since.microseconds * 1000
+    instant = (since.days * 86_400 + since.seconds) * 10**9 + since.microseconds * 1000
+    return max(-_LAST, min(instant, _LAST))
 
 
 def _from(run: int, later: pl.Expr) -> pl.Expr:

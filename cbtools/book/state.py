@@ -222,8 +222,8 @@ class BookState:
             levels = pl.read_parquet(Path(path))
             rows = [Effect(*row) for row in told["products"]]
             state = cls(products_of(rows), levels.select(LEVELS.names()), _stream(told["stream"]))
-        except (OSError, pl.exceptions.PolarsError, TypeError, KeyError) as error:
-            raise StateError(f"{path} is damaged: {error}. Read its segments again") from error
+        except (OSError, pl.exceptions.PolarsError, TypeError, KeyError, ValueError) as error:
+            raise _damaged(path, error) from error
         return state
 
     def ladders(self) -> dict[str, Ladder]:
@@ -327,13 +327,21 @@ def head(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise StateError(f"{path} cannot be read: {error}. Read its segments again") from error
     if told is None:
         raise StateError(f"{path} is not a saved BookState")
-    known = orjson.loads(told)
-    if known["version"] != STATE_VERSION:
+    try:
+        known = dict(orjson.loads(told))
+        version = known["version"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise _damaged(path, error) from error
+    if version != STATE_VERSION:
         raise StateError(
-            f"{path} is a state of version {known['version']}, and this cbtools reads version "
-            f"{STATE_VERSION}: read its segments again"
+            f"{path} is a state of version {version}, and this cbtools reads version {STATE_VERSION}: read "
+            "its segments again"
         )
-    return dict(known)
+    return known
+
+
+def _damaged(path: str | os.PathLike[str], error: Exception) -> StateError:
+    return StateError(f"{path} is damaged: {error}. Read its segments again, and remove it")
 
 
 def _stream(told: dict[str, Any]) -> Stream:

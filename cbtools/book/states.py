@@ -36,10 +36,9 @@ def kept_states(root: Path) -> tuple[list[KeptState], int]:
     for file in sorted((root / FOLDER).glob("*.parquet")):
         try:
             stream = head(file)["stream"]
-        except StateError:
-            unreadable += 1
-        else:
             kept.append(KeptState(file, stream["last"], stream["last_time"]))
+        except (StateError, KeyError):
+            unreadable += 1
     return kept, unreadable
 
 

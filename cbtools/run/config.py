@@ -99,8 +99,9 @@ def read_config(channel_config: Mapping[str, Mapping[str, Any]] | None) -> Confi
     for table, config in channel_config.items():
         tables.append(_read_table(table, config))
         options = _read_options(table, config.get("processor_options"))
-        if table == "level2" and options["reconstruct_lob"]:
+        if table == "level2":  # its options are checked, though there may be no book
             book = _book_options(options)
+            book = book if options["reconstruct_lob"] else None
     if book is not None:
         (level2,) = (config for config in tables if config.table == "level2")
         of_book = book_columns(book.depth, book.bands_bps)

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from cbtools.book.rebuilder import BookOptions
 from cbtools.book.state import LEVEL2, BookState, Follower
-from cbtools.book.states import keep_state
+from cbtools.book.states import FOLDER, keep_state
 from cbtools.book.tickers import BOOK, TICKER, Agreement
 from cbtools.dataset import DatasetWriter
 from cbtools.errors import ConfigError, DatasetError, SegmentError
@@ -54,6 +54,7 @@ def run_segment(
     The books and the connection go on from segment to segment: the state after each is kept under
     ``out/_state/``, and a segment starts from the one that its first frame continues. Where there is none, it
     starts from the last state before it (within a day), and the books are unproven until their next snapshot.
+    (The Exchange feed has no numbers, so that a segment left out is not seen in it.)
 
     Parameters
     ----------
@@ -70,7 +71,8 @@ def run_segment(
     state : BookState, optional
         The state to start from, whatever is in ``out/_state/``; ``BookState()`` to start from nothing.
     keep_states : int
-        How many states are kept in ``out/_state/``, the newest.
+        How many states are kept in ``out/_state/``, those written last. A segment from further back, run
+        again, starts from nothing: its rows before the next snapshot are then gone. Give its ``state``.
     strict : bool
         Raise at the first line that is not understood, and write nothing.
     progress : bool
@@ -128,6 +130,10 @@ def run_segment(
                         segment=name,
                         columns=table.columns,
                     )
+                )
+            if (root / FOLDER).exists() and not (root / FOLDER).is_dir():
+                raise DatasetError(
+                    f"{root / FOLDER} is no folder, and states are to be kept there: remove it"
                 )
             found = Found(state, "the state given") if state is not None else find_state(root, path, name)
             quarantine = stack.enter_context(Quarantine(root, name))

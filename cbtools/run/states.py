@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Final
 
 from cbtools.book.state import BookState
-from cbtools.book.states import kept_states
-from cbtools.errors import ConfigError
+from cbtools.book.states import FOLDER, kept_states
+from cbtools.errors import ConfigError, StateError
 from cbtools.raw.piece import Wanted
 from cbtools.raw.sequence import NO_NUMBER, NO_TIME, Stream
 from cbtools.raw.stream import Reading
 
-KEEP_STATES: Final = 16
+KEEP_STATES: Final = 64
 
 _DAY: Final = 86_400 * 10**9
 _FIRST_BYTES: Final = 1 << 18
@@ -47,10 +47,13 @@ def find_state(root: Path, path: Path, segment: str) -> Found:
     near = [state for state in kept if NO_TIME not in (state.time, begin) and abs(begin - state.time) < _DAY]
     chosen = [state for state in near if state.last != NO_NUMBER and first.first == state.last + 1]
     chosen = chosen or [state for state in near if state.time <= begin]
-    if chosen:
-        best = min(chosen, key=lambda state: (state.time > begin, abs(state.time - begin)))
-        return Found(best.load(), best.segment)
-    return Found(None, f"nothing: {unreadable} states cannot be read" if unreadable else "nothing")
+    for best in sorted(chosen, key=lambda state: (state.time > begin, abs(state.time - begin))):
+        try:
+            return Found(best.load(), best.segment)
+        except StateError:
+            unreadable += 1
+    states = f"{unreadable} state{'s'[: unreadable > 1]} in {FOLDER} cannot be read"
+    return Found(None, f"nothing ({states})" if unreadable else "nothing")
 
 
 def _first_frame(path: Path) -> Stream:

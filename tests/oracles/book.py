@@ -62,8 +62,8 @@ class Book:
         if has_snapshot:
             self.snapshots += 1
             self.snapshot_name = self.next_name(head)
-            self.unbroken = True
-        elif self.last is not None and breaks(self.last, head):
+            self.unbroken = self.last is None or not backwards(self.last, head)
+        elif self.last is not None and (another_run(self.last, head) or backwards(self.last, head)):
             self.unbroken = False
         self.proven = self.has_book and self.unbroken
         self.last = head
@@ -87,12 +87,16 @@ class Book:
         return sorted(self.sides[side].items(), reverse=side == "bid")
 
 
-def breaks(before: Row, message: Row) -> bool:
-    """Tell whether a message is of another run than the one before it, or numbered before it."""
-    if before["unbroken_since"] != message["unbroken_since"]:
-        return True
+def another_run(before: Row, message: Row) -> bool:
+    return bool(before["unbroken_since"] != message["unbroken_since"])
+
+
+def backwards(before: Row, message: Row) -> bool:
+    """Tell whether a message has a smaller number than the one before it in the same run."""
     numbers = before["sequence_num"], message["sequence_num"]
-    return None not in numbers and bool(message["sequence_num"] < before["sequence_num"])
+    if another_run(before, message) or None in numbers:
+        return False
+    return bool(message["sequence_num"] < before["sequence_num"])
 
 
 def messages(rows: Iterable[Row]) -> list[list[Row]]:

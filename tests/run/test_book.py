@@ -384,7 +384,7 @@ def test_files_that_cannot_be_read_are_passed_over_and_told(recording, tmp_path)
     (tmp_path / "_state" / "junk.parquet").write_bytes(b"junk" * 100)
     (tmp_path / "_state" / "empty.parquet").touch()
     first, second = run(recording[:2], tmp_path)
-    assert first.started_from == "nothing: 2 states cannot be read"
+    assert first.started_from == "nothing (2 states in _state cannot be read)"
     assert dict(first.items())["started from"] == first.started_from
     assert second.started_from == recording[0].stem
 
@@ -394,7 +394,7 @@ def test_a_state_that_was_cut_short_is_passed_over(recording, tmp_path):
     state = tmp_path / "_state" / f"{recording[0].stem}.parquet"
     state.write_bytes(state.read_bytes()[:-7])
     (report,) = run(recording[1:2], tmp_path)
-    assert report.started_from == "nothing: 1 states cannot be read"
+    assert report.started_from == "nothing (1 state in _state cannot be read)"
 
 
 # --- what cannot be meant

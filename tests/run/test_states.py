@@ -215,7 +215,7 @@ def test_files_that_cannot_be_read_are_passed_over_and_told(root, find, keep):
         root / FOLDER / "old.parquet", metadata={"cbtools.state": '{"version":0}'}
     )
     (root / FOLDER / "notes.txt").write_text("no state")
-    assert find(5, 5) == Found(None, "nothing: 4 states cannot be read")
+    assert find(5, 5) == Found(None, "nothing (4 states in _state cannot be read)")
     state = keep("a", 4, 4)
     assert find(5, 5) == Found(state, "a")
 
@@ -223,7 +223,7 @@ def test_files_that_cannot_be_read_are_passed_over_and_told(root, find, keep):
 def test_they_are_told_with_others_that_do_not_fit(root, find, keep):
     keep("later", 90, 50)
     (root / FOLDER / "junk.parquet").write_bytes(b"junk" * 100)
-    assert find(5, 5) == Found(None, "nothing: 1 states cannot be read")
+    assert find(5, 5) == Found(None, "nothing (1 state in _state cannot be read)")
 
 
 def test_a_draft_that_was_left_behind_is_no_state(root, find, keep):
