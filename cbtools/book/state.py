@@ -37,6 +37,7 @@ STATE_VERSION: Final = 1
 """Version of the form in which states are saved."""
 
 _KEY: Final = "cbtools.state"
+_SEGMENTS: Final = 256
 LEVEL2: Final = frozenset((*OF_ROW, *OF_FRAME, RUN))
 _BROKEN: Final = NO_VALUE + 1
 """Stands for a run that no row is of."""
@@ -63,6 +64,8 @@ class BookState:
         size 0.
     stream : Stream
         The connection's state: its last number, its run, and the last frames, to tell repeats by.
+    segments : tuple of str
+        Names of the last segments it is of, 256 at most. Equality does not ask for them.
 
     Examples
     --------
@@ -76,6 +79,7 @@ class BookState:
     products: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=PRODUCTS))
     levels: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=LEVELS))
     stream: Stream = field(default_factory=Stream)
+    segments: tuple[str, ...] = ()
 
     @classmethod
     def read(
@@ -151,7 +155,7 @@ class BookState:
         if stream.mistaken:
             effects = [effect._replace(proven=False) for effect in effects]
         levels = overlaid(self.levels, other.levels, other.products, effects)
-        return BookState(products_of(effects), levels, stream)
+        return BookState(products_of(effects), levels, stream, (*self.segments, *other.segments)[-_SEGMENTS:])
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the state to a Parquet file; it appears whole, in the place of an older one, or not at all.
@@ -221,7 +225,8 @@ class BookState:
         try:
             levels = pl.read_parquet(Path(path))
             rows = [Effect(*row) for row in told["products"]]
-            state = cls(products_of(rows), levels.select(LEVELS.names()), _stream(told["stream"]))
+            stream = _stream(told["stream"])
+            state = cls(products_of(rows), levels.select(LEVELS.names()), stream, tuple(told["segments"]))
         except (OSError, pl.exceptions.PolarsError, TypeError, KeyError, ValueError) as error:
             raise _damaged(path, error) from error
         return state
@@ -248,6 +253,7 @@ class BookState:
             "version": STATE_VERSION,
             "stream": {**asdict(self.stream), "products": sorted(self.stream.products)},
             "products": list(effects_of(self.products).values()),
+            "segments": self.segments,
         }
         return orjson.dumps(told, default=list).decode()  # a list of what is a tuple or a deque
 
@@ -310,7 +316,9 @@ class Follower:
             known = ladder.known()
             effects.append(Effect.of(product, known, current=known.run == stream.run_of(product).name))
             levels.append(levels_of(product, *ladder.levels()))
-        return BookState(products_of(effects), pl.concat(levels), stream)
+        before = self._start.segments if self._start is not None else ()
+        segments = (*before, *self._reading.report.segments)[-_SEGMENTS:]
+        return BookState(products_of(effects), pl.concat(levels), stream, segments)
 
     def report(self, tickers: Tickers | None = None) -> BookReport:
         """Give what the books met."""

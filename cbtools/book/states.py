@@ -14,11 +14,13 @@ FOLDER: Final = "_state"
 
 @dataclass(frozen=True)
 class KeptState:
-    """A state on disk: after which segment, its last number, and when its last frame was received."""
+    """A state on disk: its last number, when its last frame was received, its last frames, its segments."""
 
     path: Path
     last: int
     time: int
+    recent: frozenset[tuple[int, int, int]]
+    segments: tuple[str, ...]
 
     @property
     def segment(self) -> str:
@@ -35,9 +37,11 @@ def kept_states(root: Path) -> tuple[list[KeptState], int]:
     kept, unreadable = [], 0
     for file in sorted((root / FOLDER).glob("*.parquet")):
         try:
-            stream = head(file)["stream"]
-            kept.append(KeptState(file, stream["last"], stream["last_time"]))
-        except (StateError, KeyError):
+            told = head(file)
+            stream = told["stream"]
+            recent = frozenset((number, time, channel) for number, time, channel in stream["recent"])
+            kept.append(KeptState(file, stream["last"], stream["last_time"], recent, tuple(told["segments"])))
+        except (StateError, KeyError, TypeError, ValueError):
             unreadable += 1
     return kept, unreadable
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Final
 
 from cbtools.book.state import BookState
-from cbtools.book.states import FOLDER, kept_states
+from cbtools.book.states import FOLDER, KeptState, kept_states
 from cbtools.errors import ConfigError, StateError
 from cbtools.raw.piece import Wanted
 from cbtools.raw.sequence import NO_NUMBER, NO_TIME, Stream
 from cbtools.raw.stream import Reading
 
-KEEP_STATES: Final = 64
+KEEP_STATES: Final = 32
 
 _DAY: Final = 86_400 * 10**9
 _FIRST_BYTES: Final = 1 << 18
@@ -36,24 +36,31 @@ def check_keep(keep: int) -> None:
 def find_state(root: Path, path: Path, segment: str) -> Found:
     """Find the state that a segment continues, by its first frame.
 
-    It is the one whose last number the first frame follows; else, of those that end before the segment
-    begins, the last one, whose books are then unproven, as behind any gap. Neither is taken that is a day
-    away, nor the segment's own, so that running it again gives the same again.
+    It is the last one of whose frames the first one is a repeat; or the one whose last number the first frame
+    follows; or, of those that end before the segment begins, the last one, whose books are then unproven, as
+    behind any gap. None is taken that is a day away, nor one that the segment itself is in, so that running
+    it again gives the same again.
     """
     kept, unreadable = kept_states(root)
-    kept = [state for state in kept if state.segment != segment]
+    kept = [state for state in kept if segment not in (state.segment, *state.segments)]
     first = _first_frame(path) if kept else Stream()
-    begin = first.first_time if first.first != NO_NUMBER else first.origin
+    begin = first.first_time if first.starts else first.origin
     near = [state for state in kept if NO_TIME not in (state.time, begin) and abs(begin - state.time) < _DAY]
-    chosen = [state for state in near if state.last != NO_NUMBER and first.first == state.last + 1]
-    chosen = chosen or [state for state in near if state.time <= begin]
-    for best in sorted(chosen, key=lambda state: (state.time > begin, abs(state.time - begin))):
+    before = sorted(near, key=lambda state: (state.time > begin, abs(state.time - begin)))
+    frame = first.starts[0] if first.starts and first.starts[0][1] != NO_TIME else None
+    repeated = sorted((state for state in near if frame in state.recent), key=_later_first)
+    follows = [state for state in before if NO_NUMBER < state.last == first.first - 1]
+    for best in repeated or follows or [state for state in before if state.time <= begin]:
         try:
             return Found(best.load(), best.segment)
         except StateError:
             unreadable += 1
     states = f"{unreadable} state{'s'[: unreadable > 1]} in {FOLDER} cannot be read"
     return Found(None, f"nothing ({states})" if unreadable else "nothing")
+
+
+def _later_first(state: KeptState) -> int:
+    return -state.time
 
 
 def _first_frame(path: Path) -> Stream:

@@ -461,3 +461,25 @@ def test_with_raise_an_earlier_run_stays(recording, mine):
     with pytest.raises(cb.StateError):
         run([recording[1]], mine, config(gaps="raise"), chunk_bytes=20_000)
     assert everything(mine) == before
+
+
+# --- repeats where a segment begins
+
+
+def test_a_segment_that_begins_with_repeats_of_the_one_before(tmp_path):
+    """Of its last frame or of an earlier one; and each run again starts from the same state again."""
+    lines = [timeline.received(wire.snapshot(0), 0), *timeline.changes(1, 9)]
+    cuts = [lines[:4], [lines[2], *lines[4:6]], [lines[5], *lines[6:8]], [lines[1], lines[7], *lines[8:]]]
+    segments = [timeline.write(tmp_path, n, *cut) for n, cut in enumerate(cuts, start=1)]
+    reports = run(segments, tmp_path / "out")
+    before = ["nothing", *(path.stem for path in segments[:-1])]
+    assert [report.started_from for report in reports] == before
+    rows = written(tmp_path / "out")
+    assert rows["sequence_num"].to_list() == list(range(10))
+    assert set(rows["book_state"]) == {"ok"}
+    one_stream = cb.scan_raw(segments, "level2").pipe(cb.rebuild_book).collect()
+    assert rows.equals(in_order(one_stream))
+    for which in (2, 0, 3, 1):
+        (again,) = run([segments[which]], tmp_path / "out")
+        assert again.started_from == before[which]
+    assert written(tmp_path / "out").equals(rows)
