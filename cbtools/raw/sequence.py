@@ -108,7 +108,8 @@ class Stream:
     lost_first: bool = False
     """A line was lost before the first frame."""
     mistaken: bool = False
-    """Repeats were taken for frames of a new connection, where streams were joined."""
+    """Where streams were joined, repeats were taken for frames of a new connection; or the break is not where
+    they join but behind frames of the other feed, which has no numbers: what was proven may not be."""
     unnumbered_first: bool = False
     """Level2 frames without a number came before the first with one."""
     pending: bool = False
@@ -177,7 +178,8 @@ class Stream:
         if other.last_time == NO_TIME:
             joined.last_time = self.last_time
         joined.lost_first, joined.origin = self.lost_first, self.origin
-        joined.mistaken = self.mistaken or other.mistaken or self.repeated_by(other)
+        within = breaks and other.unnumbered_first and other.starts and self.starts
+        joined.mistaken = self.mistaken or other.mistaken or self.repeated_by(other) or bool(within)
 
         def run(product: str | None) -> Run:
             mine = self.run if product is None else self.run_of(product)
