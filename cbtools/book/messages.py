@@ -23,6 +23,7 @@ RUN: Final = "unbroken_since"
 _ROWS: Final = 524_288
 """So many rows of a larger batch are taken at a time: more would only need more memory."""
 _NEAR: Final = 4096
+"""Among so many rows the last frame's beginning is looked for first."""
 
 
 @dataclass(frozen=True)

@@ -178,13 +178,14 @@ class _Shown:
         self.places = np.array([kind * deepest + k - 1 for _, kind, k in self._levels], np.int64)
         self.top = np.full(4 * deepest, np.nan)
         bands = sorted(options.bands_bps)
-        self._band_names = [
+        names = [
             name
             for x in bands
             for name in (f"bid_depth_{x:g}bps", f"ask_depth_{x:g}bps", f"imbalance_{x:g}bps")
         ]
-        wanted = any(name in columns for name in self._band_names)
+        wanted = any(name in columns for name in names)
         self.bands = np.array(bands if wanted else [], np.float64)
+        self._band_names = names if wanted else []
 
     def series(self, columns: F64, fewest: I64) -> dict[str, pl.Series]:
         """Make columns of what the kernel wrote; a level that not every row has is null where it is NaN."""
@@ -194,6 +195,6 @@ class _Shown:
         made = {}
         for (name, kind, k), series in zip(self._levels, cut, strict=False):
             made[name] = series if fewest[kind // 2] >= k else series.fill_nan(None)
-        for name, series in zip(self._band_names, cut[len(self._levels) :], strict=bool(len(self.bands))):
+        for name, series in zip(self._band_names, cut[len(self._levels) :], strict=True):
             made[name] = series.fill_nan(None)
         return made
