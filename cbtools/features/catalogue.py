@@ -1,0 +1,218 @@
+"""What a feature is: its name, with parameters in it, its definition, unit and source; and how names are read."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final, Literal
+
+import polars as pl
+
+from cbtools.errors import ConfigError, unknown_name
+from cbtools.schema import Column
+
+Table = Literal["book", "market_trades", "intervals", "bars"]
+
+_UNITS: Final = {
+    "ns": 1,
+    "us": 10**3,
+    "ms": 10**6,
+    "s": 10**9,
+    "m": 60 * 10**9,
+    "h": 3600 * 10**9,
+    "d": 86_400 * 10**9,
+}
+_SPAN: Final = r"(?:\d+(?:ns|us|ms|s|m|h|d))+"
+_COUNT: Final = r"\d+"
+_NUMBER: Final = r"\d+(?:\.\d+)?"
+_KINDS: Final = {
+    "k": _COUNT,
+    "K": _COUNT,
+    "w": _SPAN,
+    "h": _SPAN,
+    "x": _NUMBER,
+    "notional": _NUMBER,
+    "decay": _NUMBER,
+    "up": _NUMBER,
+    "down": _NUMBER,
+}
+"""What the parameters in names are: counts, time spans, numbers."""
+_PATTERN: Final = frozenset("*?[")
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One row of the catalogue; ``usual`` are the names that a pattern is matched with.
+
+    ``compute`` gives the values from a view of the rows and the parameters; of a feature over windows, from
+    the window's sums, whose ``terms`` the parameters tell. One that another function makes has neither.
+    """
+
+    name: str
+    table: Table
+    definition: str
+    unit: str
+    source: str
+    usual: tuple[str, ...]
+    null: str
+    looks_ahead: bool = False
+    of_one_row: bool = False
+    dtype: pl.DataType = pl.Float64()  # noqa: RUF009 (immutable)
+    compute: Callable[..., Any] | None = None
+    terms: Callable[..., Sequence[Any]] | None = None
+
+    @cached_property
+    def _regex(self) -> re.Pattern[str]:
+        parts = re.split(r"\{(\w+)\}", self.name)
+        texts = [re.escape(p) if i % 2 == 0 else f"(?P<{p}>{_KINDS[p]})" for i, p in enumerate(parts)]
+        return re.compile("".join(texts))
+
+    def read(self, name: str) -> Chosen | None:
+        """Read a name for its parameters; None if it is another feature's."""
+        match = self._regex.fullmatch(name)
+        if match is None:
+            return None
+        return Chosen(name, self, {key: _value(key, text) for key, text in match.groupdict().items()})
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A feature with its parameters: counts as int, time spans in ns, other numbers as float."""
+
+    name: str
+    feature: Feature
+    parameters: Mapping[str, Any]
+
+    @property
+    def column(self) -> Column:
+        """The column that it makes."""
+        feature = self.feature
+        return Column(self.name, feature.dtype, feature.unit, feature.definition, feature.null)
+
+
+def _value(key: str, text: str) -> int | float:
+    if _KINDS[key] == _SPAN:
+        return span_ns(text)
+    return int(text) if _KINDS[key] == _COUNT else float(text)
+
+
+def parameters_of(feature: Feature) -> dict[str, Any]:
+    """Give the parameters in a feature's first usual name, as a caller would write them."""
+    chosen = feature.read(feature.usual[0])
+    assert chosen is not None, f"{feature.name} does not read its usual name {feature.usual[0]}"
+    return {
+        key: span_text(value) if _KINDS[key] == _SPAN else value for key, value in chosen.parameters.items()
+    }
+
+
+def named(feature: Feature, values: Sequence[Any]) -> Chosen:
+    """Put parameters into a feature's name, and read it."""
+    name = feature.name
+    for key, value in zip(parameters_of(feature), values, strict=True):
+        name = name.replace("{" + key + "}", f"{value:.17g}" if isinstance(value, float) else str(value))
+    return choose([name], [feature], feature.table)[0]
+
+
+def span_ns(span: str) -> int:
+    """Give the nanoseconds of a time span.
+
+    Parameters
+    ----------
+    span : str
+        Numbers with units ns, us, ms, s, m, h or d: ``"500ms"``, ``"1m30s"``.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    ConfigError
+        If it is no such text, or the span is zero.
+
+    Examples
+    --------
+    >>> span_ns("1m30s")
+    90000000000
+    """
+    if not isinstance(span, str) or not re.fullmatch(_SPAN, span):
+        raise ConfigError(
+            f"{span!r} is no time span: write a number with its unit (ns, us, ms, s, m, h or d), e.g. '500ms' "
+            "or '1m30s'"
+        )
+    total = sum(int(n) * _UNITS[unit] for n, unit in re.findall(r"(\d+)(ns|us|ms|s|m|h|d)", span))
+    if not 0 < total < 2**62:
+        raise ConfigError(f"the time span {span!r} must be longer than nothing and shorter than 146 years")
+    return total
+
+
+def span_text(span: int) -> str:
+    """Write a time span in the largest unit that divides it."""
+    unit = max((u for u in _UNITS if span % _UNITS[u] == 0), key=_UNITS.__getitem__)
+    return f"{span // _UNITS[unit]}{unit}"
+
+
+def choose(names: str | Iterable[str], features: Sequence[Feature], what: str) -> list[Chosen]:
+    """Read names and patterns.
+
+    Parameters
+    ----------
+    names : str or iterable of str
+        Names with their parameters in them, as ``"imbalance_5"``, or patterns, as ``"imbalance_*"``, which
+        stand for the usual names that they match.
+    features : sequence of Feature
+        Those that there are.
+    what : str
+        What they are features of, for the error's message.
+
+    Returns
+    -------
+    list of Chosen
+        Each once, in the order of the names.
+
+    Raises
+    ------
+    ConfigError
+        If a name is not known, or a pattern matches nothing: it names the nearest.
+
+    Examples
+    --------
+    >>> from cbtools.features import BOOK
+    >>> [chosen.name for chosen in choose(["ofi_5s", "imbalance_[13]"], BOOK, "book")]
+    ['ofi_5s', 'imbalance_1', 'imbalance_3']
+    """
+    listed = [names] if isinstance(names, str) else names
+    if not isinstance(listed, Iterable) or isinstance(listed, Mapping):
+        raise ConfigError(f"features must be names, e.g. ['mid', 'ofi_5s'], not {names!r}")
+    usual = [name for feature in features for name in feature.usual]
+    chosen: dict[str, Chosen] = {}
+    for name in listed:
+        if not isinstance(name, str):
+            raise ConfigError(f"a feature is named by a text, e.g. 'ofi_5s', not {name!r}")
+        found = fnmatch.filter(usual, name) if _PATTERN & {*name} else [name]
+        if not found:
+            raise unknown_name(f"{what} feature (nothing fits the pattern)", name, usual)
+        for one in found:
+            chosen.setdefault(one, _read(one, features, usual, what))
+    return list(chosen.values())
+
+
+def _read(name: str, features: Sequence[Feature], usual: Collection[str], what: str) -> Chosen:
+    for feature in features:
+        read = feature.read(name)
+        if read is not None:
+            _check(read)
+            return read
+    raise unknown_name(f"{what} feature", name, usual)
+
+
+def _check(chosen: Chosen) -> None:
+    for key, value in chosen.parameters.items():
+        least = 2 if key == "K" else 1
+        if isinstance(value, int) and value < least:
+            raise ConfigError(f"{chosen.name}: {key} of {chosen.feature.name} must be {least} or more")
+        if value == 0:
+            raise ConfigError(f"{chosen.name}: {key} of {chosen.feature.name} must be above 0")

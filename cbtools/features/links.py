@@ -1,0 +1,119 @@
+"""Which row of its product a row follows: the one rule by which no feature spans a gap.
+
+A row that follows another goes on with its run; any other begins a new one, of which nothing before is known.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from cbtools.schema import TIME
+
+B1 = npt.NDArray[np.bool_]
+I64 = npt.NDArray[np.int64]
+
+NO_TIME: Final = int(np.iinfo(np.int64).min)
+
+
+class Links(NamedTuple):
+    """Of each row: its product's code, the row before it, whether it follows that one, whether it is usable.
+
+    ``before`` is a place in the batch, or -1 - code for the last row of an earlier batch.
+    """
+
+    codes: I64
+    before: I64
+    follows: B1
+    usable: B1
+
+
+class Products:
+    """Gives products their codes, in the order in which they come."""
+
+    def __init__(self) -> None:
+        self.names: dict[str | None, int] = {}
+
+    def __call__(self, frame: pl.DataFrame) -> I64:
+        """Give each row its product's code; a frame without product_id is of one product."""
+        if "product_id" not in frame.columns:
+            self.names.setdefault(None, 0)
+            return np.zeros(frame.height, np.int64)
+        product = frame["product_id"]
+        if bool(product.eq_missing(product.head(1)).all()):
+            return np.full(frame.height, self._code(product[0]))
+        found = product.unique(maintain_order=True)
+        codes = pl.Series([self._code(name) for name in found], dtype=pl.Int64)
+        return product.replace_strict(found, codes, return_dtype=pl.Int64).to_numpy()
+
+    def _code(self, name: str | None) -> int:
+        return self.names.setdefault(name, len(self.names))
+
+
+class _Linker:
+    """Links batches, and keeps of each product's last row what the next one is compared with."""
+
+    columns: tuple[str, ...]
+    _width: int
+
+    def __init__(self) -> None:
+        from cbtools._kernels import flow
+
+        self._kernels = flow
+        self.products = Products()
+        self._last = np.zeros((0, self._width), np.int64)
+
+    def _begin(self, frame: pl.DataFrame) -> tuple[I64, I64, I64, B1]:
+        """Give codes, what is kept of last rows, and the arrays to be filled: before, follows."""
+        codes = self.products(frame)
+        last = np.zeros((len(self.products.names), self._width), np.int64)
+        last[: len(self._last)] = self._last
+        last[:, self._kernels.PLACE] = -1
+        self._last = last
+        return codes, last, np.empty(len(codes), np.int64), np.empty(len(codes), np.bool_)
+
+
+class ProvenLinks(_Linker):
+    """Links rows that rest on a snapshot: each follows the one before if both are ok, by the same snapshot."""
+
+    columns: tuple[str, ...] = ("product_id", "proven_since")
+    _width = 3
+
+    def __init__(self, ok: pl.Expr) -> None:
+        super().__init__()
+        self._ok = ok
+        self.columns = (*ProvenLinks.columns, *ok.meta.root_names())
+
+    def __call__(self, frame: pl.DataFrame) -> Links:
+        codes, last, before, follows = self._begin(frame)
+        known = pl.col("proven_since").is_not_null()
+        usable = frame.select((self._ok & known).fill_null(value=False)).to_series().to_numpy()
+        self._kernels.follow(codes, usable, times_of(frame, "proven_since"), last, before, follows)
+        return Links(codes, before, follows, usable)
+
+
+class TradeLinks(_Linker):
+    """Links trades: each follows the one before on its connection, if no trade between them is missing."""
+
+    columns = ("product_id", "connection", "trade_id", "is_snapshot")
+    _width = 5
+
+    def __init__(self, *, ignore_holes: bool) -> None:
+        super().__init__()
+        self._ignore_holes = ignore_holes
+
+    def __call__(self, frame: pl.DataFrame) -> Links:
+        codes, last, before, follows = self._begin(frame)
+        connection, trade_id, snapshot = (frame[name].to_numpy() for name in self.columns[1:])
+        self._kernels.follow_trades(
+            codes, connection.astype(np.int64), trade_id, snapshot, self._ignore_holes, last, before, follows
+        )
+        return Links(codes, before, follows, np.ones(frame.height, np.bool_))
+
+
+def times_of(frame: pl.DataFrame, clock: str) -> I64:
+    """Give a column of times as ns, NO_TIME where there is none."""
+    return frame[clock].cast(TIME).to_physical().fill_null(NO_TIME).to_numpy()

@@ -1,0 +1,75 @@
+"""Features of the best bid and ask."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from cbtools.features.define import NOT_OK, of_row
+from cbtools.features.view import View
+
+F64 = npt.NDArray[np.float64]
+
+IS_OK: Final = pl.col("book_state") == "ok"
+
+_QUOTE = "quote currency"
+
+
+@of_row("mid", "book", definition="(a + b) / 2", unit=_QUOTE, null=NOT_OK, ok=IS_OK)
+def mid(view: View) -> F64:
+    """Give the middle of the best bid and ask."""
+    return view.mid()
+
+
+@of_row("spread", "book", definition="a - b", unit=_QUOTE, ok=IS_OK)
+def spread(view: View) -> F64:
+    """Give the distance of the best ask from the best bid."""
+    return view.level("ask", 1)[0] - view.level("bid", 1)[0]
+
+
+@of_row("spread_bps", "book", definition="1e4 (a - b) / m", unit="bps of mid", ok=IS_OK)
+def spread_bps(view: View) -> F64:
+    """Give the spread relative to mid."""
+    return 1e4 * (view.level("ask", 1)[0] - view.level("bid", 1)[0]) / view.mid()
+
+
+def _above_mid(view: View) -> F64:
+    """Give microprice - m, the differences first: their digits would be lost in the prices'."""
+    bid, bid_size = view.level("bid", 1)
+    ask, ask_size = view.level("ask", 1)
+    mid = view.mid()
+    return ((ask - mid) * bid_size + (bid - mid) * ask_size) / (bid_size + ask_size)
+
+
+_GATHERAL = "Gatheral & Oomen 2010 (weighted mid)"
+
+
+@of_row(
+    "microprice", "book", definition="(a qb + b qa) / (qb + qa)", unit=_QUOTE, source=_GATHERAL, ok=IS_OK
+)
+def microprice(view: View) -> F64:
+    """Give the mid weighted by the sizes at the other side: near the side that has less."""
+    bid, bid_size = view.level("bid", 1)
+    ask, ask_size = view.level("ask", 1)
+    return (ask * bid_size + bid * ask_size) / (bid_size + ask_size)
+
+
+@of_row(
+    "microprice_dev_bps",
+    "book",
+    definition="1e4 (microprice - m) / m",
+    unit="bps of mid",
+    source=_GATHERAL,
+    ok=IS_OK,
+)
+def microprice_dev_bps(view: View) -> F64:
+    """Give how far the microprice is from mid."""
+    return 1e4 * _above_mid(view) / view.mid()
+
+
+FEATURES: Final = tuple(
+    function.feature for function in (mid, spread, spread_bps, microprice, microprice_dev_bps)
+)

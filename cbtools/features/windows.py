@@ -1,0 +1,123 @@
+"""Windows over time: what is summed in them, and the rows that are still in one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+B1 = npt.NDArray[np.bool_]
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+
+_VALUE, _PRODUCT, _LOG_CHANGE, _INTEGRAL = range(4)
+_ROOM: Final = 1024
+
+
+class Term(NamedTuple):
+    """What a row adds to a sum: by which kind, of which columns, and with how many rows before it."""
+
+    kind: int
+    column: str
+    other: str = ""
+    shift: int = 0
+    lag: int = 0
+
+
+def value(column: str) -> Term:
+    """Sum a column."""
+    return Term(_VALUE, column)
+
+
+def product(column: str, other: str, *, pairs: bool = False) -> Term:
+    """Sum the products of two columns; of ``pairs``, a row's with the other one's in the row before."""
+    return Term(_PRODUCT, column, other, int(pairs), int(pairs))
+
+
+def log_change(column: str, rows: int) -> Term:
+    """Sum the squares of a column's log changes over so many rows."""
+    return Term(_LOG_CHANGE, column, "", rows, rows - 1)
+
+
+def integral(column: str) -> Term:
+    """Integrate a column that holds from row to row, over ns."""
+    return Term(_INTEGRAL, column)
+
+
+class Sums(NamedTuple):
+    """The sums over a window, of each row: ``total[m]`` of term m, and in ``rest[m]`` its further digits.
+
+    NaN where the window is not covered, or holds something undefined. ``rows`` are those in it.
+    """
+
+    total: F64
+    rest: F64
+    rows: I64
+    span: int
+
+    def of(self, terms: list[int]) -> Sums:
+        """Give those of some terms."""
+        return Sums(self.total[terms], self.rest[terms], self.rows, self.span)
+
+
+class Window(NamedTuple):
+    """One window: its span in ns, and what is summed in it."""
+
+    span: int
+    terms: tuple[Term, ...]
+
+
+class Tape:
+    """One product's rows, as far as they may still be in a window, with the sums of the windows so far."""
+
+    def __init__(self, columns: Sequence[str], windows: Sequence[Window]) -> None:
+        from cbtools._kernels import windows as kernels
+
+        self._kernels = kernels
+        self._windows = list(windows)
+        self._time, self._values = np.empty(_ROOM, np.int64), np.empty((len(columns), _ROOM))
+        self._end = 0
+        place = {column: i for i, column in enumerate(columns)}
+        self._terms = [
+            np.array([(t.kind, place[t.column], place.get(t.other, 0), t.shift, t.lag) for t in terms])
+            for _, terms in self._windows
+        ]
+        self._marks = np.zeros((len(self._windows), 2), np.int64)
+        self._sums = [np.zeros((4, len(window.terms))) for window in self._windows]
+
+    def __call__(self, time: I64, values: Sequence[F64], fresh: B1) -> list[Sums]:
+        """Take the next rows, of which ``fresh`` ones begin a run; give each window's sums at them."""
+        n = len(time)
+        begin = self._make_room(n)
+        end = self._end = begin + n
+        self._time[begin:end] = time
+        for kept, new in zip(self._values, values, strict=True):
+            kept[begin:end] = new
+        made = []
+        for window, terms, marks, sums in zip(
+            self._windows, self._terms, self._marks, self._sums, strict=True
+        ):
+            out, low, rows = np.empty((len(terms), n)), np.empty((len(terms), n)), np.empty(n, np.int64)
+            self._kernels.slide(
+                self._time, self._values, fresh, begin, end, window.span, terms, marks, sums, out, low, rows
+            )
+            made.append(Sums(out, low, rows, window.span))
+        return made
+
+    def _make_room(self, n: int) -> int:
+        """Forget the rows that are in no window any more, if the room is needed; give where to go on."""
+        if self._end + n <= len(self._time):
+            return self._end
+        tail = self._kernels.TAIL
+        first = max(0, int(self._marks[:, tail].min(initial=self._end)) - 1)  # and the row before a window
+        live = self._end - first
+        time, values = self._time[first : self._end], self._values[:, first : self._end]
+        if 2 * (live + n) > len(self._time):
+            self._time = np.empty(2 * (live + n), np.int64)
+            self._values = np.empty((len(values), 2 * (live + n)))
+        self._time[:live], self._values[:, :live] = time.copy(), values.copy()
+        self._marks[:, tail] -= first
+        self._end = live
+        return live

@@ -1,0 +1,498 @@
+"""What trades tell, alone and against the book, written to be read: the judge of the package's features.
+
+Rows are dicts, times integers (ns). Sums and differences are exact (rationals of the doubles), rounded once
+at the end, and every window is looked for afresh at every row. It knows nothing of the package, and it is
+slow.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Context, Decimal
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any
+
+Row = dict[str, Any]
+
+UNITS = {
+    "ns": 1,
+    "us": 1_000,
+    "ms": 1_000_000,
+    "s": 1_000_000_000,
+    "m": 60_000_000_000,
+    "h": 3_600_000_000_000,
+    "d": 86_400_000_000_000,
+}
+DURATION = r"(?:\d+(?:ns|us|ms|s|m|h|d))+"
+DIGITS = Context(prec=60)
+QUOTE = ("best_bid", "best_bid_size", "best_ask", "best_ask_size", "mid", "quote_time")
+
+
+def nanoseconds(duration: str) -> int:
+    return sum(int(number) * UNITS[unit] for number, unit in re.findall(r"(\d+)(ns|us|ms|s|m|h|d)", duration))
+
+
+def parted(name: str) -> tuple[str, int] | None:
+    """Part the name of a windowed feature into what and how long; None if it has no window."""
+    match = re.fullmatch(rf"(\w+?)_({DURATION})", name)
+    return None if match is None else (match[1], nanoseconds(match[2]))
+
+
+def known(values: Iterable[float | None]) -> bool:
+    return all(value is not None and math.isfinite(value) for value in values)
+
+
+def ratio(above: Fraction, below: Fraction) -> float | None:
+    return None if below == 0 else float(above / below)
+
+
+def sign(trade: Row) -> int:
+    return 1 if trade["aggressor_side"] == "buy" else -1
+
+
+def of_product(rows: Iterable[Row], product_id: str) -> list[Row]:
+    return [row for row in rows if row["product_id"] == product_id]
+
+
+# --- runs: trades of a product of which none is missing between
+
+
+@dataclass
+class Run:
+    """Trades of a product that follow each other, and their effective times."""
+
+    number: int
+    trades: list[Row] = field(default_factory=list)
+    times: list[Any] = field(default_factory=list)
+
+    def add(self, trade: Row, time: int | None) -> None:
+        self.trades.append(trade)
+        self.times.append(max(self.times[-1], time) if self.times and time is not None else time)
+
+
+def follows(run: Run, trade: Row, clock: str | None, holes: str) -> bool:
+    """Tell whether a trade goes on with a run; without a clock, times do not matter."""
+    last = run.trades[-1]
+    if trade["connection"] != last["connection"]:
+        return False
+    if holes == "restart" and trade["trade_id"] > max(row["trade_id"] for row in run.trades) + 1:
+        return False
+    if trade["is_snapshot"] and not last["is_snapshot"]:
+        return False
+    # A trade without a clock has no effective time to go on from: it is a run of its own, and the trade
+    # behind it begins another.
+    return clock is None or (trade[clock] is not None and last[clock] is not None)
+
+
+def runs_of(trades: Sequence[Row], clock: str | None, holes: str) -> list[tuple[Run, int]]:
+    """Give every trade's run, and its place in it."""
+    newest: dict[str, Run] = {}
+    found = []
+    for trade in trades:
+        run = newest.get(trade["product_id"])
+        if run is None or not follows(run, trade, clock, holes):
+            run = newest[trade["product_id"]] = Run(0 if run is None else run.number + 1)
+        run.add(trade, None if clock is None else trade[clock])
+        found.append((run, len(run.trades) - 1))
+    return found
+
+
+# --- windows
+
+
+def window(run: Run, end: int | None, places: Iterable[int], width: int) -> list[int] | None:
+    """Give those of the places whose time is in (end - width, end]; None while the run does not cover it."""
+    if end is None or run.times[0] is None or end - width < run.times[0]:
+        return None
+    return [j for j in places if end - width < run.times[j] <= end]
+
+
+def vwap(run: Run, places: list[int]) -> float | None:
+    told = [(run.trades[j]["price"], run.trades[j]["size"]) for j in places]
+    if not known(value for pair in told for value in pair):
+        return None
+    return ratio(
+        sum((Fraction(price) * Fraction(size) for price, size in told), Fraction()),
+        sum((Fraction(size) for _, size in told), Fraction()),
+    )
+
+
+def volume(run: Run, places: list[int]) -> float | None:
+    sizes = [run.trades[j]["size"] for j in places]
+    return math.fsum(sizes) if known(sizes) else None
+
+
+def trade_count(run: Run, places: list[int]) -> int:
+    return len(places)
+
+
+def trade_imbalance(run: Run, places: list[int]) -> float | None:
+    told = [run.trades[j] for j in places]
+    if not known(trade["size"] for trade in told):
+        return None
+    signed = sum((sign(trade) * Fraction(trade["size"]) for trade in told), Fraction())
+    return ratio(signed, sum((Fraction(trade["size"]) for trade in told), Fraction()))
+
+
+def roll_spread(run: Run, places: list[int]) -> float | None:
+    """Give Roll's spread. A pair is the change of price at a place and that before it: three prices."""
+    prices = [trade["price"] for trade in run.trades]
+    pairs = []
+    for j in places:
+        if j < 2:  # no pair, which is not an undefined one
+            continue
+        if not known(prices[j - 2 : j + 1]):
+            return None
+        before, middle, now = (Fraction(price) for price in prices[j - 2 : j + 1])
+        pairs.append((now - middle, middle - before))
+    n = len(pairs)
+    if n < 2:
+        return None
+    mean_x = sum(x for x, _ in pairs) / n
+    mean_y = sum(y for _, y in pairs) / n
+    covariance = Fraction(sum((x - mean_x) * (y - mean_y) for x, y in pairs)) / (n - 1)
+    return None if covariance >= 0 else 2 * math.sqrt(-covariance)
+
+
+WINDOWS: dict[str, Callable[[Run, list[int]], float | None]] = {
+    "vwap": vwap,
+    "volume": volume,
+    "trade_count": trade_count,
+    "trade_imbalance": trade_imbalance,
+    "roll_spread": roll_spread,
+}
+
+
+def windowed(run: Run, end: int | None, places: Iterable[int], name: str) -> float | None:
+    what, width = parted(name) or ("", 0)
+    if what not in WINDOWS or width == 0:
+        raise ValueError(name)
+    inside = window(run, end, places, width)
+    return WINDOWS[what](run, inside) if inside else None
+
+
+# --- features of every trade
+
+
+def tick_rule(run: Run, place: int) -> int | None:
+    """Give the sign of the last change of price that is not 0."""
+    for j in range(place, 0, -1):
+        before, now = run.trades[j - 1]["price"], run.trades[j]["price"]
+        if known((before, now)) and before != now:
+            return 1 if now > before else -1
+    return None
+
+
+def lee_ready(run: Run, place: int) -> int | None:
+    price, mid = run.trades[place]["price"], run.trades[place]["mid"]
+    if not known((price, mid)):
+        return None
+    if price == mid:
+        return tick_rule(run, place)
+    return 1 if price > mid else -1
+
+
+def bps_of(signed: int, above: float, below: float, mid: float) -> float | None:
+    """Give 1e4 * 2 * D * (above - below) / mid."""
+    if not known((above, below, mid)):
+        return None
+    return ratio(20_000 * signed * (Fraction(above) - Fraction(below)), Fraction(mid))
+
+
+def feature(run: Run, place: int, name: str) -> float | None:
+    trade = run.trades[place]
+    if name == "notional":
+        return trade["price"] * trade["size"] if known((trade["price"], trade["size"])) else None
+    if name == "signed_size":
+        return sign(trade) * trade["size"] if known((trade["size"],)) else None
+    if name == "tick_rule":
+        return tick_rule(run, place)
+    if name == "lee_ready":
+        return lee_ready(run, place)
+    if name == "effective_spread_bps":
+        return bps_of(sign(trade), trade["price"], trade["mid"], trade["mid"])
+    return windowed(run, run.times[place], range(place + 1), name)
+
+
+def trade_features(
+    trades: Sequence[Row], names: Sequence[str], clock: str = "capture_time", holes: str = "restart"
+) -> list[Row]:
+    """Give the features of every trade; those against the quote need the columns of `join_quotes`."""
+    return [
+        {name: feature(run, place, name) for name in names} for run, place in runs_of(trades, clock, holes)
+    ]
+
+
+def trade_features_at(
+    trades: Sequence[Row],
+    at_rows: Sequence[Row],
+    names: Sequence[str],
+    clock: str = "capture_time",
+    holes: str = "restart",
+) -> list[Row]:
+    """Give the windows of trades at other rows, each by itself: these need no order."""
+    runs = runs_of(trades, clock, holes)
+    found = []
+    for at in at_rows:
+        run, places = run_at(runs, at["product_id"], at[clock])
+        found.append({name: windowed(run, at[clock], places, name) if places else None for name in names})
+    return found
+
+
+def run_at(runs: list[tuple[Run, int]], product_id: str, at: int | None) -> tuple[Run, list[int]]:
+    """Give the run that a product is in at a time, and the places in it known by then.
+
+    Known are the rows before the first one that is later: what stands behind it came later still, whatever
+    its clock says (a clock may step back between runs). Rows without a clock have no place in time.
+    """
+    now, places = Run(0), list[int]()
+    for run, place in runs:
+        if run.trades[place]["product_id"] != product_id or run.times[place] is None:
+            continue
+        if at is None or run.times[place] > at:
+            break
+        places = [*places, place] if run is now else [place]
+        now = run
+    return now, places
+
+
+# --- the quote
+
+
+def seen(rows: Iterable[Row], clock: str, at: int | None) -> list[Row]:
+    """Give the rows (of one product) that are known at a time: those before the first later one.
+
+    So a clock that steps back is taken as its running maximum: no row is used before its time has come, nor
+    before that of a row which stands before it. Rows without a clock have no place in time.
+    """
+    found: list[Row] = []
+    for row in rows:
+        if row[clock] is None:
+            continue
+        if at is None or row[clock] > at:
+            break
+        found.append(row)
+    return found
+
+
+def mid_of(row: Row) -> float:
+    mid: float = (row["bid_price_1"] + row["ask_price_1"]) / 2
+    return mid
+
+
+def prevailing(book: Iterable[Row], clock: str, at: int | None) -> Row | None:
+    """Give the last row (of one product) that is ok, unless an unproven one stands behind it.
+
+    A crossed, one-sided or empty book is proven: the quote before it still is the last there was.
+    """
+    for row in reversed(seen(book, clock, at)):
+        if row["book_state"] == "ok":
+            return row
+        if row["book_state"] == "unproven":
+            return None
+    return None
+
+
+def join_quotes(
+    trades: Sequence[Row],
+    book: Sequence[Row],
+    tolerance_ns: int | None = None,
+    clock: str = "capture_time",
+) -> list[Row]:
+    """Put the quote beside every trade. Its age is told by the book row's own clock."""
+    found = []
+    for trade in trades:
+        at = None if trade["is_snapshot"] else trade[clock]
+        quote = prevailing(of_product(book, trade["product_id"]), clock, at)
+        if quote is None or (tolerance_ns is not None and at - quote[clock] > tolerance_ns):
+            found.append(trade | dict.fromkeys(QUOTE))
+            continue
+        sides = [quote[f"{side}_{what}_1"] for side in ("bid", "ask") for what in ("price", "size")]
+        found.append(trade | dict(zip(QUOTE, (*sides, mid_of(quote), quote[clock]), strict=True)))
+    return found
+
+
+def side_audit(joined: Sequence[Row], clock: str = "capture_time") -> list[Row]:
+    """Compare sides with quotes, per product and day, in order of appearance.
+
+    Trades of snapshots are left out first: a day that has no others has no row. Those without a clock are
+    counted, under no date.
+    """
+    days: dict[tuple[str, str | None], list[Row]] = {}
+    for trade in joined:
+        if not trade["is_snapshot"]:
+            days.setdefault((trade["product_id"], date_of(trade[clock])), []).append(trade)
+    found = []
+    for (product_id, date), trades in days.items():
+        quoted = [trade for trade in trades if trade["mid"] is not None]
+        aside = [trade for trade in quoted if trade["price"] != trade["mid"]]
+        agree = [trade for trade in aside if (trade["price"] > trade["mid"]) == (sign(trade) == 1)]
+        counts = {
+            "n_trades": len(trades),
+            "n_quoted": len(quoted),
+            "n_at_mid": len(quoted) - len(aside),
+            "n_agree": len(agree),
+        }
+        agreement = len(agree) / len(aside) if aside else None
+        found.append({"product_id": product_id, "date": date, **counts, "agreement": agreement})
+    return found
+
+
+def date_of(time: int | None) -> str | None:
+    return None if time is None else datetime.fromtimestamp(time // UNITS["s"], UTC).date().isoformat()
+
+
+# --- labels: they look ahead
+
+
+def trade_labels(
+    joined: Sequence[Row], book: Sequence[Row], names: Sequence[str], clock: str = "capture_time"
+) -> list[Row]:
+    return [{name: label(trade, book, name, clock) for name in names} for trade in joined]
+
+
+def label(trade: Row, book: Sequence[Row], name: str, clock: str) -> float | None:
+    match = re.fullmatch(rf"label_(realized_spread|price_impact)_({DURATION})_bps", name)
+    if match is None:
+        raise ValueError(name)
+    if trade["mid"] is None:
+        return None
+    rows = of_product(book, trade["product_id"])
+    ahead = trade[clock] + nanoseconds(match[2])
+    if not any(row[clock] is not None and row[clock] >= ahead for row in rows):
+        return None
+    then, now = prevailing(rows, clock, ahead), prevailing(rows, clock, trade[clock])
+    if then is None or not same_book(now, then):
+        return None
+    if match[1] == "realized_spread":
+        return bps_of(sign(trade), trade["price"], mid_of(then), trade["mid"])
+    return bps_of(sign(trade), mid_of(then), trade["mid"], trade["mid"])
+
+
+def same_book(before: Row | None, row: Row | None) -> bool:
+    if before is None or row is None or row["proven_since"] is None:
+        return False
+    return bool(row["proven_since"] == before["proven_since"])
+
+
+# --- the impact of trades, by intervals of time
+
+
+def impact_intervals(
+    trades: Sequence[Row], book: Sequence[Row], every_ns: int, clock: str = "capture_time"
+) -> list[Row]:
+    """Give an interval for every boundary between a product's first and last book row.
+
+    A trade counts in the interval of its own clock. That trades may be missing is not looked at.
+    """
+    found = []
+    for product_id in dict.fromkeys(row["product_id"] for row in book):
+        rows, done = of_product(book, product_id), of_product(trades, product_id)
+        times = [row[clock] for row in rows if row[clock] is not None]
+        if not times:
+            continue
+        end = -(-times[0] // every_ns) * every_ns
+        while end <= max(times):
+            found.append({"product_id": product_id, **interval(done, rows, end, every_ns, clock)})
+            end += every_ns
+    return found
+
+
+def interval(trades: list[Row], book: list[Row], end: int, every_ns: int, clock: str) -> Row:
+    now, before = last_row(book, clock, end), last_row(book, clock, end - every_ns)
+    mid = mid_of(now) if now is not None and now["book_state"] == "ok" else None
+    mid_before = mid_of(before) if before is not None and before["book_state"] == "ok" else None
+    change = log_return = None
+    if mid is not None and mid_before is not None and same_book(before, now):
+        change = mid - mid_before
+        # with the difference, not the ratio: near 1 the ratio has lost what the logarithm is about
+        log_return = math.log1p((mid - mid_before) / mid_before) if mid_before > 0 and mid > 0 else None
+    inside = [
+        trade
+        for trade in trades
+        if not trade["is_snapshot"] and trade[clock] is not None and end - every_ns < trade[clock] <= end
+    ]
+    return {
+        "interval_end": end,
+        "mid": mid,
+        "proven_since": None if now is None else now["proven_since"],
+        "mid_change": change,
+        "log_return": log_return,
+        "signed_volume": math.fsum(sign(t) * t["size"] for t in inside),
+        "signed_sqrt_notional": float(sum(sign(t) * root_of_notional(t) for t in inside)),
+        "notional": float(sum(Fraction(t["price"]) * Fraction(t["size"]) for t in inside)),
+        "n_trades": len(inside),
+    }
+
+
+def root_of_notional(trade: Row) -> Decimal:
+    """Give it with many digits: sums of them, bought and sold, nearly cancel."""
+    return DIGITS.sqrt(DIGITS.multiply(Decimal(trade["price"]), Decimal(trade["size"])))
+
+
+def last_row(rows: list[Row], clock: str, at: int) -> Row | None:
+    rows = seen(rows, clock, at)
+    return rows[-1] if rows else None
+
+
+def impact_features(intervals: Sequence[Row], names: Sequence[str], every_ns: int) -> list[Row]:
+    return [{name: impact(intervals, i, name, every_ns) for name in names} for i in range(len(intervals))]
+
+
+def impact(intervals: Sequence[Row], i: int, name: str, every_ns: int) -> float | None:
+    what, width = parted(name) or ("", 0)
+    if what not in ("hasbrouck_lambda", "amihud", *KYLE) or width == 0 or width % every_ns:
+        raise ValueError(name)
+    rows = last_of_run(intervals[: i + 1], width // every_ns, every_ns)
+    if rows is None:
+        return None
+    if what == "amihud":
+        told = [(row["log_return"], row["notional"]) for row in rows if row["notional"] > 0]
+        if not told or not known(value for pair in told for value in pair):
+            return None
+        return math.fsum(abs(log_return) / notional for log_return, notional in told) / len(told)
+    if what == "hasbrouck_lambda":
+        # the same regression as Kyle's: with an intercept, and null below three intervals
+        return fit(rows, "signed_sqrt_notional", "log_return")["kyle_lambda"]
+    return fit(rows, "signed_volume", "mid_change")[what]
+
+
+def last_of_run(intervals: Sequence[Row], n: int, every_ns: int) -> list[Row] | None:
+    """Give a product's last n intervals, if they stand side by side and the mid's change is known in each."""
+    rows = of_product(intervals, intervals[-1]["product_id"])[-n:]
+    if len(rows) < n or any(row["mid_change"] is None for row in rows):
+        return None
+    ends = [row["interval_end"] for row in rows]
+    return rows if all(b - a == every_ns for a, b in pairwise(ends)) else None
+
+
+KYLE = ("kyle_lambda", "kyle_lambda_se", "kyle_lambda_t", "kyle_lambda_r2")
+
+
+def fit(rows: list[Row], x_name: str, y_name: str) -> dict[str, float | None]:
+    """Fit y = intercept + slope * x by least squares; Sxx, Sxy, Syy and RSS are exact."""
+    none: dict[str, float | None] = dict.fromkeys(KYLE)
+    n = len(rows)
+    if n < 3 or not known(row[name] for row in rows for name in (x_name, y_name)):
+        return none
+    xs, ys = ([Fraction(row[name]) for row in rows] for name in (x_name, y_name))
+    mean_x, mean_y = sum(xs) / n, sum(ys) / n
+    sxx = sum((x - mean_x) ** 2 for x in xs)
+    syy = sum((y - mean_y) ** 2 for y in ys)
+    sxy = sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True))
+    if sxx == 0:
+        return none
+    slope = sxy / sxx
+    rss = syy - sxy**2 / sxx
+    se = math.sqrt(rss / (n - 2) / sxx) if rss > 0 else None
+    return {
+        "kyle_lambda": float(slope),
+        "kyle_lambda_se": se,
+        "kyle_lambda_t": None if se is None else float(slope) / se,
+        "kyle_lambda_r2": float(sxy**2 / (sxx * syy)) if syy > 0 else None,
+    }
