@@ -25,8 +25,8 @@ VALUE, PRODUCT, LOG_CHANGE, INTEGRAL = np.arange(4)
 KIND, A, B, SHIFT, LAG = np.arange(5)
 # places in `marks`: the first row in the window, and the time of the run's first row
 TAIL, SINCE = np.arange(2)
-# rows of `sums`, a column a term: the sum in two parts, and how many values in it are undefined, or not zero
-HIGH, LOW, UNDEFINED, SOMETHING = np.arange(4)
+# places in `sum`: it in two parts; how many values in it are undefined, and how many are not zero; the first row
+HIGH, LOW, UNDEFINED, SOMETHING, FIRST = np.arange(5)
 
 NONE = np.iinfo(np.int64).min + np.int64(0)
 _MISSING = np.nan
@@ -56,81 +56,89 @@ def _add(high: float, low: float, p: float, e: float) -> tuple[float, float]:
 
 
 @inner
-def _term(terms: I64, m: int, i: int, t: I64, x: F64) -> tuple[float, float]:
-    """Give what row ``i`` adds to term ``m``, exactly."""
-    kind, a = terms[m, KIND], terms[m, A]
+def _term(kind: np.int64, a: F64, b: F64, shift: np.int64, i: np.int64, t: I64) -> tuple[float, float]:
+    """Give what row ``i`` adds, exactly."""
     if kind == VALUE:
-        return x[a, i], 0.0
+        return a[i], 0.0
     if kind == PRODUCT:
-        return _times(x[a, i], x[terms[m, B], i - terms[m, SHIFT]])
+        return _times(a[i], b[i - shift])
     if kind == LOG_CHANGE:
-        before = x[a, i - terms[m, SHIFT]]
-        y = np.log1p((x[a, i] - before) / before)
+        y = np.log1p((a[i] - a[i - shift]) / a[i - shift])
         return _times(y, y)
-    return _times(x[a, i - 1], np.float64(t[i] - t[i - 1]))
+    return _times(a[i - 1], np.float64(t[i] - t[i - 1]))
 
 
-@inner
-def _count(terms: I64, m: int, i: int, t: I64, x: F64, sign: float, sums: F64) -> None:
-    """Add what row ``i`` adds to term ``m``, or take it away."""
-    p, e = _term(terms, m, i, t, x)
-    if p - p != 0.0 or e - e != 0.0:  # not finite
-        sums[UNDEFINED, m] += sign
-        return
-    if p == 0.0:
-        return
-    sums[SOMETHING, m] += sign
-    if sums[SOMETHING, m] == 0.0:  # exactly, whatever was rounded before
-        sums[HIGH, m] = sums[LOW, m] = 0.0
-    else:
-        sums[HIGH, m], sums[LOW, m] = _add(sums[HIGH, m], sums[LOW, m], sign * p, sign * e)
+@kernel
+def edges(
+    t: I64, fresh: B1, begin: int, end: int, span: int, marks: I64, tails: I64, begins: B1, rows: I64
+) -> None:
+    """Find the window of each row from ``begin`` to ``end``: its first row, and how many there are.
+
+    ``fresh`` rows begin a run. ``t`` becomes the running maximum in it. ``rows`` is 0 where the run does not
+    cover the window; ``begins`` marks the rows behind which the next windows begin.
+    """
+    tail, since = marks[TAIL], marks[SINCE]
+    for i in range(begin, end):
+        k = i - begin
+        if not fresh[k]:
+            t[i] = max(t[i], t[i - 1])
+        begins[k] = fresh[k] or since == NONE  # or no row of the run had a time yet
+        if begins[k]:
+            tail, since = np.int64(i + 1), t[i]
+            tails[k], rows[k] = tail, 0
+            continue
+        edge = t[i] - span
+        while t[tail] <= edge:
+            tail += 1
+        tails[k] = tail
+        rows[k] = i - tail + 1 if edge >= since else 0
+    marks[TAIL], marks[SINCE] = tail, since
 
 
 @kernel
 def slide(
-    t: I64, x: F64, fresh: B1, begin: int, end: int, span: int, terms: I64, marks: I64, sums: F64,
-    out: F64, out_low: F64, rows: I64,
+    t: I64, x: F64, begin: int, end: int, span: int, term: I64, tails: I64, begins: B1, rows: I64, sum: F64,
+    out: F64, out_low: F64,
 ) -> None:  # fmt: skip
-    """Slide the window over rows ``begin`` to ``end``; give each term's sum, and how many rows are in it.
+    """Give a term's sum over the window of each row, and in ``out_low`` its second part.
 
-    ``fresh`` tells of each of these rows whether it begins a run. ``t`` becomes the running maximum. The sum
-    is NaN where the window is not covered, or holds something undefined; ``out_low`` is its second part.
+    It is NaN where the window is not covered, or holds something undefined.
     """
+    kind, a, b, shift, lag = term[KIND], x[term[A]], x[term[B]], term[SHIFT], term[LAG]
+    high, low, undefined, something, first = sum[HIGH], sum[LOW], sum[UNDEFINED], sum[SOMETHING], sum[FIRST]
+    tail = np.int64(first)
     for i in range(begin, end):
         k = i - begin
-        rows[k] = 0
-        for m in range(len(terms)):
-            out[m, k] = out_low[m, k] = _MISSING
-        if fresh[k]:
-            marks[TAIL], marks[SINCE] = i + 1, t[i]
-            sums[:] = 0.0
+        out[k] = out_low[k] = _MISSING
+        if begins[k]:
+            tail, high, low, undefined, something = tails[k], 0.0, 0.0, 0.0, 0.0
             continue
-        t[i] = max(t[i], t[i - 1])
-        if marks[SINCE] == NONE:  # no row of the run has a time yet
-            marks[TAIL], marks[SINCE] = i + 1, t[i]
-            continue
-        edge, tail = t[i] - span, marks[TAIL]
-        while t[tail] <= edge:
-            for m in range(len(terms)):
-                if tail + terms[m, LAG] < i:
-                    _count(terms, m, tail + terms[m, LAG], t, x, -1.0, sums)
-            tail += 1
-        marks[TAIL] = tail
-        n = i - tail + 1
-        for m in range(len(terms)):
-            if n > terms[m, LAG]:
-                _count(terms, m, i, t, x, 1.0, sums)
-        if edge < marks[SINCE]:
-            continue
-        rows[k] = n
-        for m in range(len(terms)):
-            if sums[UNDEFINED, m] != 0.0:
+        leaves = tail
+        tail = tails[k]
+        # what leaves the window, and at last what row i adds to it
+        while leaves <= tail:
+            adds = leaves == tail
+            j = np.int64(i) if adds else leaves + lag
+            leaves += 1
+            if j - lag < tail if adds else j >= i:
                 continue
-            high, low = sums[HIGH, m], sums[LOW, m]
-            if terms[m, KIND] == INTEGRAL:  # of the first row's stretch, what lies before the window
-                p, e = _times(x[terms[m, A], tail - 1], np.float64(edge - t[tail - 1]))
-                high, low = _add(high, low, -p, -e)
-            out[m, k], out_low[m, k] = high, low
+            p, e = _term(kind, a, b, shift, j, t)
+            sign = 1.0 if adds else -1.0
+            if p - p != 0.0 or e - e != 0.0:  # not finite
+                undefined += sign
+            elif p != 0.0:
+                something += sign
+                if something == 0.0:  # exactly, whatever was rounded before
+                    high, low = 0.0, 0.0
+                else:
+                    high, low = _add(high, low, sign * p, sign * e)
+        if rows[k] == 0 or undefined != 0.0:
+            continue
+        out[k], out_low[k] = high, low
+        if kind == INTEGRAL:  # of the first row's stretch, what lies before the window
+            p, e = _times(a[tail - 1], np.float64(t[i] - span - t[tail - 1]))
+            out[k], out_low[k] = _add(high, low, -p, -e)
+    sum[HIGH], sum[LOW], sum[UNDEFINED], sum[SOMETHING], sum[FIRST] = high, low, undefined, something, tail
 
 
 @inner

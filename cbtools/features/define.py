@@ -63,7 +63,15 @@ def of_row(
 
     def define(compute: Callable[..., Any]) -> RowFeature:
         feature = Feature(
-            name, table, definition, unit, source, tuple(usual) or (name,), null, of_one_row=True, compute=compute
+            name,
+            table,
+            definition,
+            unit,
+            source,
+            tuple(usual) or (name,),
+            null,
+            of_one_row=True,
+            compute=compute,
         )
         levels = [("levels", BOOK_DEPTH)] if all_levels else []
 

@@ -47,9 +47,7 @@ def _above_mid(view: View) -> F64:
 _GATHERAL = "Gatheral & Oomen 2010 (weighted mid)"
 
 
-@of_row(
-    "microprice", "book", definition="(a qb + b qa) / (qb + qa)", unit=_QUOTE, source=_GATHERAL, ok=IS_OK
-)
+@of_row("microprice", "book", definition="(a qb + b qa) / (qb + qa)", unit=_QUOTE, source=_GATHERAL, ok=IS_OK)
 def microprice(view: View) -> F64:
     """Give the mid weighted by the sizes at the other side: near the side that has less."""
     bid, bid_size = view.level("bid", 1)

@@ -97,9 +97,7 @@ class View:
         def lagged() -> F64:
             values = self.column(name)
             out = np.empty(len(values))
-            self._flow.lag(
-                values, self.links.codes, self.links.before, self._carried(name, self._codes), out
-            )
+            self._flow.lag(values, self.links.codes, self.links.before, self._carried(name, self._codes), out)
             return out
 
         return self.once((name, "before"), lagged)

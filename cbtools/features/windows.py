@@ -8,9 +8,12 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from cbtools.features.links import NO_TIME
+
 B1 = npt.NDArray[np.bool_]
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
+
 
 _VALUE, _PRODUCT, _LOG_CHANGE, _INTEGRAL = range(4)
 _ROOM: Final = 1024
@@ -81,11 +84,11 @@ class Tape:
         self._end = 0
         place = {column: i for i, column in enumerate(columns)}
         self._terms = [
-            np.array([(t.kind, place[t.column], place.get(t.other, 0), t.shift, t.lag) for t in terms])
+            [np.array([t.kind, place[t.column], place.get(t.other, 0), t.shift, t.lag]) for t in terms]
             for _, terms in self._windows
         ]
-        self._marks = np.zeros((len(self._windows), 2), np.int64)
-        self._sums = [np.zeros((4, len(window.terms))) for window in self._windows]
+        self._marks = np.array([[0, NO_TIME] for _ in self._windows], np.int64).reshape(-1, 2)
+        self._sums = [np.zeros((len(window.terms), 5)) for window in self._windows]
 
     def __call__(self, time: I64, values: Sequence[F64], fresh: B1) -> list[Sums]:
         """Take the next rows, of which ``fresh`` ones begin a run; give each window's sums at them."""
@@ -95,16 +98,19 @@ class Tape:
         self._time[begin:end] = time
         for kept, new in zip(self._values, values, strict=True):
             kept[begin:end] = new
-        made = []
-        for window, terms, marks, sums in zip(
-            self._windows, self._terms, self._marks, self._sums, strict=True
-        ):
-            out, low, rows = np.empty((len(terms), n)), np.empty((len(terms), n)), np.empty(n, np.int64)
-            self._kernels.slide(
-                self._time, self._values, fresh, begin, end, window.span, terms, marks, sums, out, low, rows
+        return [self._slide(w, fresh, begin, end) for w in range(len(self._windows))]
+
+    def _slide(self, w: int, fresh: B1, begin: int, end: int) -> Sums:
+        """Slide a window over the rows from ``begin`` on."""
+        kernels, n, span = self._kernels, end - begin, self._windows[w].span
+        tails, rows, begins = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.bool_)
+        kernels.edges(self._time, fresh, begin, end, span, self._marks[w], tails, begins, rows)
+        total, rest = np.empty((len(self._terms[w]), n)), np.empty((len(self._terms[w]), n))
+        for m, (term, kept) in enumerate(zip(self._terms[w], self._sums[w], strict=True)):
+            kernels.slide(
+                self._time, self._values, begin, end, span, term, tails, begins, rows, kept, total[m], rest[m]
             )
-            made.append(Sums(out, low, rows, window.span))
-        return made
+        return Sums(total, rest, rows, span)
 
     def _make_room(self, n: int) -> int:
         """Forget the rows that are in no window any more, if the room is needed; give where to go on."""
@@ -119,5 +125,7 @@ class Tape:
             self._values = np.empty((len(values), 2 * (live + n)))
         self._time[:live], self._values[:, :live] = time.copy(), values.copy()
         self._marks[:, tail] -= first
+        for sums in self._sums:
+            sums[:, self._kernels.FIRST] -= first
         self._end = live
         return live
