@@ -16,6 +16,15 @@ from cbtools.book import Book as Book
 from cbtools.book import BookState as BookState
 from cbtools.book import book_at as book_at
 from cbtools.book import rebuild_book as rebuild_book
+from cbtools import features as features
+from cbtools.features.listing import catalogue as catalogue
+from cbtools.features.add import add_book_features as add_book_features
+from cbtools.features.quotes import join_quotes as join_quotes
+from cbtools.features.quotes import side_audit as side_audit
+from cbtools.features.add import add_trade_features as add_trade_features
+from cbtools.features.impact import impact_intervals as impact_intervals
+from cbtools.features.add import add_impact_features as add_impact_features
+from cbtools.features.clocks import sample_time as sample_time
 from cbtools.raw.report import RawReport as RawReport
 from cbtools.book.report import BookReport as BookReport
 from cbtools.run.report import InspectReport as InspectReport

@@ -20,7 +20,7 @@ def _package(name: str, *files: str) -> list[str]:
 # stands below them; that of the kernels holds their policy.
 ORDER = [
     *("errors", "schema", "lazy", "durable"),
-    *_package("_kernels", "__init__", "decode", "book"),
+    *_package("_kernels", "__init__", "decode", "book", "levels", "flow", "windows", "clocks"),
     *_package(
         "raw",
         "files",
@@ -50,12 +50,19 @@ ORDER = [
         "effect",
         "state",
         "states",
+        "top",
         "rebuild",
         "instant",
         "tickers",
         "__init__",
     ),
-    *_package("run", "config", "quarantine", "report", "states", "segment", "__init__"),
+    *_package(
+        "features",
+        *("catalogue", "links", "view", "windows", "stage", "define"),
+        *("touch", "depth", "flow", "volatility", "clocks", "trades", "quotes", "trades_at", "impact"),
+        *("listing", "add", "__init__"),
+    ),
+    *_package("run", "features", "config", "quarantine", "report", "states", "segment", "__init__"),
     *_package("_simulate", "draws", "book", "products", "market", "wire", "exchange", "recorder", "__init__"),
     *("simulate", "samples"),
     "__init__",  # below it, what uses the package as everybody does

@@ -168,17 +168,17 @@ def test_restarts():
         of_mid(3, 103, since=2),  # follows
         of_mid(4, 104, since=2, state="crossed"),
         of_mid(5, 105, since=2),  # the row before is not ok
-        of_mid(None, 106, since=2),  # no clock
-        of_mid(7, 107, since=2),  # none in the row before
-        of_mid(8, 108, since=2),  # follows
+        of_mid(None, 106, since=2),  # follows: the clock does not matter
+        of_mid(7, 107, since=2),  # follows
+        of_mid(8, 108, since=2, state="unproven"),
         of_mid(9, 109, since=None),
         of_mid(10, 110, since=None),  # an equal null is no proof
     ]
-    follows = [1, 3, 8]
+    follows = [1, 3, 6, 7]
     for name in ("ofi", "log_return"):
         assert [i for i, value in enumerate(column(rows, name)) if value is not None] == follows
     assert column(rows, "mid")[4] is None
-    assert column(rows, "mid")[6] == 106  # of one row: the clock does not matter
+    assert column(rows, "mid")[6] == 106
 
 
 def test_products_do_not_meet():
@@ -222,6 +222,16 @@ def test_the_clock_steps_back():
     # After a restart the time is not held back by what was before it.
     again = [book(5, ((99, 1),)), book(1, ((99, 1),), since=2), book(2, ((99, 3),), since=2)]
     assert column(again, "ofi_1s") == [None, None, 2.0]
+
+
+def test_a_row_without_clock():
+    # It counts at the time of the row before it: 0, 1, 1, 2; before the first time nothing is known.
+    rows = [book(t, ((99, size),)) for t, size in [(0, 1), (1, 2), (None, 4), (2, 8)]]
+    assert column(rows, "ofi") == [None, 1.0, 2.0, 4.0]
+    assert column(rows, "ofi_1s") == [None, 1.0, 3.0, 4.0]
+    rows = [book(t, ((99, size),)) for t, size in [(None, 1), (None, 2), (1, 4), (1, 8), (2, 16)]]
+    assert column(rows, "ofi") == [None, 1.0, 2.0, 4.0, 8.0]
+    assert column(rows, "ofi_1s") == [None, None, None, None, 8.0]
 
 
 def test_another_clock():
@@ -362,6 +372,15 @@ def test_level_flow_uses_effective_times():
     ]  # fmt: skip
 
 
+def test_level_flow_without_a_clock():
+    rows = [book(t, ((99, size),)) for t, size in [(None, 3), (1, 2), (None, 1), (2, 0.5)]]
+    told = labels.level_flow(rows, [trade(1, 99, 1, "buy"), trade(2, 99, 0.5, "buy")], 1, 3)
+    names = ("added_bid_1", "executed_bid_1", "cancelled_bid_1", "unexplained_bid_1")
+    assert [tuple(row[name] for name in names) for row in told] == [
+        (None,) * 4, (0.0, None, None, None), (0.0, 0.0, 1.0, 0.0), (0.0, 0.5, 0.0, 0.0),
+    ]  # fmt: skip
+
+
 # --- labels
 
 PATH = [of_mid(t, m) for t, m in [(0, 100), (1, 101), (1, 102), (2, 99), (4, 100)]]
@@ -412,6 +431,14 @@ def test_labels_when_the_clock_steps_back():
     rows = [of_mid(t, m) for t, m in [(0, 100), (2, 101), (1, 102), (3, 103)]]
     assert label(rows, "label_return_1s") == [0.0, near(math.log(103 / 101)), near(math.log(103 / 102)), None]
     assert label(rows, "label_time_to_move_50bps") == [2 * SECOND, 0, SECOND, None]
+
+
+def test_labels_without_a_clock():
+    # Effective times: none, 0, 0, 1.
+    rows = [of_mid(t, m) for t, m in [(None, 50), (0, 100), (None, 101), (1, 102)]]
+    assert label(rows, "label_return_1s") == [None, near(math.log(1.02)), near(math.log(102 / 101)), None]
+    assert label(rows, "label_time_to_move_50bps") == [None, 0, SECOND, None]
+    assert label(rows, "label_triple_barrier_50_50bps_1s") == [None, 1, 1, None]
 
 
 # --- integrated OFI
@@ -529,16 +556,18 @@ def test_book_bars_restart():
         of_mid(0.3, 102),  # begins another, of the same interval
         of_mid(0.4, 103),
         of_mid(1.5, 104, since=2),  # another run: the bar before is not complete
+        of_mid(None, 105, since=2),  # at the time of the row before
         of_mid(2.5, 105, since=2),
-        of_mid(None, 106, since=2),  # closes, and is in no bar
+        of_mid(None, 106, since=3),  # closes, and is in a bar without a start
     ]
     bars = labels.book_bars(rows, SECOND)
     names = ("start", "open", "close", "ofi", "n_updates", "is_complete")
     assert [tuple(bar[name] for name in names) for bar in bars] == [
         (0, 100.0, 100.0, None, 1, False),  # a run's first row has no flow
         (0, 102.0, 103.0, 2.0, 2, False),  # bid rose: 1; ask rose: +1
-        (SECOND, 104.0, 104.0, None, 1, True),
-        (2 * SECOND, 105.0, 105.0, 2.0, 1, False),
+        (SECOND, 104.0, 105.0, 2.0, 2, True),
+        (2 * SECOND, 105.0, 105.0, 0.0, 1, False),
+        (None, 106.0, 106.0, None, 1, False),
     ]
 
 

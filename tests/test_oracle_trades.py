@@ -119,11 +119,11 @@ def test_a_snapshot_breaks_where_it_begins():
     assert in_runs(*trades) == [(0, 0), (1, 0), (1, 1), (1, 2)]
 
 
-def test_a_trade_without_clock_is_alone_unless_the_clock_does_not_matter():
+def test_a_trade_without_clock_counts_at_the_time_of_the_one_before():
     trades = [trade(1), trade(2, capture_time=None), trade(3), trade(4)]
-    assert in_runs(*trades) == [(0, 0), (1, 0), (2, 0), (2, 1)]
-    assert in_runs(*trades, clock=None) == [(0, 0), (0, 1), (0, 2), (0, 3)]
-    assert in_runs(*trades, clock="server_time") == [(0, 0), (0, 1), (0, 2), (0, 3)]
+    assert in_runs(*trades) == [(0, 0), (0, 1), (0, 2), (0, 3)]
+    ((run, _), *_) = oracle.runs_of(trades, "capture_time", "restart")
+    assert run.times[1] == run.times[0]
 
 
 def test_products_are_apart():
@@ -492,9 +492,14 @@ def test_time_bars():
     ]
 
 
-def test_a_time_bar_takes_the_capture_time_for_a_missing_clock():
+def test_a_time_bar_takes_trades_without_a_clock():
     trades = [trade(0), trade(1, trade_time=None), trade(2, 9, trade_time=None)]
-    assert told(trades, "time", 2 * SECOND, "start", "n_trades") == [(seconds(0), 2), (seconds(8), 1)]
+    names = "start", "n_trades", "last_time"
+    assert told(trades, "time", 2 * SECOND, *names) == [(seconds(0), 3, seconds(9))]
+    # none is open: a bar without a start
+    trades = [trade(0, 1, trade_time=None), trade(1, 3, trade_time=None), trade(2, 9)]
+    bars = [(None, 2, seconds(3)), (seconds(8), 1, seconds(9))]
+    assert told(trades, "time", 2 * SECOND, *names) == bars
 
 
 def test_volume_bars_split_trades():

@@ -99,7 +99,7 @@ class DatasetWriter:
         self._open: dict[int, Draft] = {}
         self._waiting_bytes = 0
         self._made: list[Path] = []
-        self._varies = table in tables.TABLES and table not in tables.RAW
+        self._varies = columns is not None  # by the options of what is written
         self._others: Path | None = None
         self._old = self._look_around()
 

@@ -1,5 +1,48 @@
-"""The features: a catalogue of what is computed of books and trades, each with its definition and source."""
+"""The features: what is computed of books and trades, each a row of the catalogue and a function."""
 
-from cbtools.features import depth, flow, touch, volatility
-
-BOOK = (*touch.FEATURES, *depth.FEATURES, *flow.FEATURES, *volatility.FEATURES)
+from cbtools.features.depth import ask_concentration as ask_concentration
+from cbtools.features.depth import ask_depth as ask_depth
+from cbtools.features.depth import ask_depth_notional as ask_depth_notional
+from cbtools.features.depth import ask_slope as ask_slope
+from cbtools.features.depth import bid_concentration as bid_concentration
+from cbtools.features.depth import bid_depth as bid_depth
+from cbtools.features.depth import bid_depth_notional as bid_depth_notional
+from cbtools.features.depth import bid_slope as bid_slope
+from cbtools.features.depth import center_of_gravity_bps as center_of_gravity_bps
+from cbtools.features.depth import imbalance as imbalance
+from cbtools.features.depth import smart_depth_imbalance as smart_depth_imbalance
+from cbtools.features.depth import sweep_buy_bps as sweep_buy_bps
+from cbtools.features.depth import sweep_sell_bps as sweep_sell_bps
+from cbtools.features.depth import vamp as vamp
+from cbtools.features.flow import log_return as log_return
+from cbtools.features.flow import ofi as ofi
+from cbtools.features.flow import ofi_k as ofi_k
+from cbtools.features.flow import ofi_k_w as ofi_k_w
+from cbtools.features.flow import ofi_w as ofi_w
+from cbtools.features.impact import amihud as amihud
+from cbtools.features.impact import hasbrouck_lambda as hasbrouck_lambda
+from cbtools.features.impact import kyle_lambda as kyle_lambda
+from cbtools.features.impact import kyle_lambda_r2 as kyle_lambda_r2
+from cbtools.features.impact import kyle_lambda_se as kyle_lambda_se
+from cbtools.features.impact import kyle_lambda_t as kyle_lambda_t
+from cbtools.features.touch import microprice as microprice
+from cbtools.features.touch import microprice_dev_bps as microprice_dev_bps
+from cbtools.features.touch import mid as mid
+from cbtools.features.touch import spread as spread
+from cbtools.features.touch import spread_bps as spread_bps
+from cbtools.features.trades import effective_spread_bps as effective_spread_bps
+from cbtools.features.trades import lee_ready as lee_ready
+from cbtools.features.trades import notional as notional
+from cbtools.features.trades import roll_spread as roll_spread
+from cbtools.features.trades import signed_size as signed_size
+from cbtools.features.trades import tick_rule as tick_rule
+from cbtools.features.trades import trade_count as trade_count
+from cbtools.features.trades import trade_imbalance as trade_imbalance
+from cbtools.features.trades import volume as volume
+from cbtools.features.trades import vwap as vwap
+from cbtools.features.volatility import bipower_variation as bipower_variation
+from cbtools.features.volatility import realized_variance as realized_variance
+from cbtools.features.volatility import realized_volatility as realized_volatility
+from cbtools.features.volatility import return_w as return_w
+from cbtools.features.volatility import spread_twa as spread_twa
+from cbtools.features.volatility import two_scale_variance as two_scale_variance

@@ -152,8 +152,9 @@ def _doc(what: str, name: str, feature: Feature, signature: inspect.Signature, r
         for key in signature.parameters:
             lines += [f"{key} : {told[key][0]}", f"    {told[key][1]}"]
         lines.append("")
-    column = f"{feature.dtype}{', ' + feature.unit if feature.unit else ''}; null where {feature.null}."
-    lines += ["Returns", "-------", returns, f"    The column, {column}", ""]
+    unit = f", {feature.unit}" if feature.unit else ""
+    null = f"null where {feature.null}" if feature.null else "never null"
+    lines += ["Returns", "-------", returns, f"    The column, {feature.dtype}{unit}; {null}.", ""]
     if feature.source:
         lines += ["References", "----------", f"{feature.source}.", ""]
     call = f"cb.features.{name}"

@@ -219,7 +219,7 @@ class Adder:
 def _by_code(links: Links) -> Iterator[tuple[int, Any]]:
     """Give each product's usable rows: as a slice where it has all of them, else as places."""
     codes = links.codes
-    if not len(codes):
+    if not links.usable.any():
         return
     if links.usable.all() and (codes == codes[0]).all():
         yield int(codes[0]), slice(None)

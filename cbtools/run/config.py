@@ -11,6 +11,7 @@ import polars as pl
 
 from cbtools.book.rebuilder import BookOptions
 from cbtools.errors import ConfigError, unknown_name
+from cbtools.run.features import book_table, trades_table
 from cbtools.schema import (
     BOOK_DEPTH,
     CHANNELS,
@@ -18,7 +19,6 @@ from cbtools.schema import (
     SIDE,
     TRADE_SIDE,
     Column,
-    book_columns,
     columns,
 )
 
@@ -42,7 +42,8 @@ DEFAULT: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
 """What `run_segment` writes if it is not told otherwise.
 
 Of the options of level2, ``reconstruct_lob`` has the table ``book`` written beside it; ``depth``, ``on``,
-``gaps`` and ``bands_bps`` are those of `cbtools.rebuild_book`; without ``compute_features``, no bands.
+``gaps`` and ``bands_bps`` are those of `cbtools.rebuild_book`; ``compute_features`` adds features to the rows
+of the book, and the prevailing quote to trades. Without it there are no bands either.
 """
 
 _KEYS: Final = ("partition_cols", "processor_options")
@@ -61,10 +62,11 @@ class TableConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """Which tables are written, and how; ``book`` tells of the book, if it is rebuilt."""
+    """Which tables are written, and how; ``book`` tells of the book, if it is rebuilt, with features or not."""
 
     tables: tuple[TableConfig, ...]
     book: BookOptions | None = None
+    features: bool = False
 
 
 def read_config(channel_config: Mapping[str, Mapping[str, Any]] | None) -> Config:
@@ -95,19 +97,28 @@ def read_config(channel_config: Mapping[str, Mapping[str, Any]] | None) -> Confi
         channel_config = DEFAULT
     if not isinstance(channel_config, Mapping):
         raise ConfigError(f"channel_config must be a dict of tables, not {channel_config!r}")
-    tables, book = [], None
+    tables, book, features = [], None, False
     for table, config in channel_config.items():
         tables.append(_read_table(table, config))
         options = _read_options(table, config.get("processor_options"))
         if table == "level2":  # its options are checked, though there may be no book
             book = _book_options(options)
             book = book if options["reconstruct_lob"] else None
+            features = book is not None and options["compute_features"]
+    tables = [_with_columns(config, features=features) for config in tables]
     if book is not None:
         (level2,) = (config for config in tables if config.table == "level2")
-        of_book = book_columns(book.depth, book.bands_bps)
-        known = {column.name for column in (*DERIVED, *of_book)}
+        of_book = book_table(book, features=features)
+        known = {column.name for column in (*DERIVED, *columns("book"))}
         tables.append(TableConfig("book", tuple(n for n in level2.partition_by if n in known), of_book))
-    return Config(tuple(tables), book)
+    return Config(tuple(tables), book, features)
+
+
+def _with_columns(config: TableConfig, *, features: bool) -> TableConfig:
+    """Say which columns trades have, which are not always the same."""
+    if config.table != "market_trades":
+        return config
+    return replace(config, columns=trades_table(features=features))
 
 
 def _read_table(table: str, config: Mapping[str, Any]) -> TableConfig:

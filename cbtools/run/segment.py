@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +22,8 @@ from cbtools.raw.files import Source, find_segments, segment_name
 from cbtools.raw.piece import Wanted
 from cbtools.raw.scan import stream_of
 from cbtools.raw.stream import CHUNK_BYTES, Batch, Reading
-from cbtools.run.config import read_config
+from cbtools.run.config import Config, read_config
+from cbtools.run.features import Features
 from cbtools.run.quarantine import Quarantine
 from cbtools.run.report import InspectReport, SegmentReport
 from cbtools.run.states import KEEP_STATES, Found, check_keep, find_state
@@ -148,8 +150,9 @@ def run_segment(
                     strict=strict,
                     start=stream_of(found.state),
                 )
-                follower = Follower(reading, config.book, found.state)
-                _write_behind(_with_book(reading, follower), writers, quarantine, pool)
+                follower = Follower(reading, _marked(config), found.state)
+                features = Features(config.book, found.state) if config.book and config.features else None
+                _write_behind(_with_book(reading, follower, features), writers, quarantine, pool)
             state_after = _finish(writers, follower)
             written = {name: writer.publish() for name, writer in writers.items()}
             kept = quarantine.publish()
@@ -212,10 +215,22 @@ def inspect_raw(source: Source, *, progress: bool = False, chunk_bytes: int = CH
     return InspectReport(reading.report, follower.report(agreement.found()))
 
 
-def _with_book(reading: Reading, follower: Follower) -> Iterator[Batch]:
-    """Add the rows of the book to each batch."""
+def _marked(config: Config) -> BookOptions | None:
+    """Leave in the rows that are to be dropped, where features need them to tell what follows what."""
+    if config.book is None or not config.features or config.book.gaps != "drop":
+        return config.book
+    return replace(config.book, gaps="mark")
+
+
+def _with_book(reading: Reading, follower: Follower, features: Features | None) -> Iterator[Batch]:
+    """Add the rows of the book to each batch, and features to its rows and to trades."""
     for batch in reading:
         book = follower(batch.tables.get("level2"))
+        if features is not None:
+            trades = features.trades(batch.tables.get("market_trades"), book)
+            if trades is not None:
+                batch.tables["market_trades"] = trades
+            book = features.book(book)
         if book.height:
             batch.tables["book"] = book
         yield batch

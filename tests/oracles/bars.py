@@ -126,9 +126,9 @@ def take_in_parts(tape: Tape, found: list[Row], whole: Part, by: str, full: Frac
 def take_in_time(tape: Tape, found: list[Row], whole: Part, every: int, clock: str) -> None:
     """Close the bar if the time has gone on to another interval: time is the running maximum in the run.
 
-    A trade that has no time at all goes with those before it, or into a bar without a start.
+    A trade without a clock goes with those before it, or into a bar without a start.
     """
-    time = moment(whole.trade, clock)
+    time = whole.trade[clock]
     if time is not None:
         tape.time = time if tape.time is None else max(tape.time, time)
     start = None if tape.time is None else tape.time // every * every

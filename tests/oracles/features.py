@@ -28,18 +28,18 @@ Level = tuple[Fraction, Fraction]
 
 @dataclass
 class Step:
-    """A row of a run: where it stands in the frame, and its effective time."""
+    """A row of a run: where it stands in the frame, and its effective time (None: none is known yet)."""
 
     place: int
     row: Row
-    time: int
+    time: Any
 
 
 # --- runs: the one rule behind "never spans a gap"
 
 
 def runs(rows: Sequence[Row], clock: str) -> list[list[Step]]:
-    """Part the rows into runs; a row that is not ok, or has no clock, is in none."""
+    """Part the rows into runs; a row that is not ok is in none."""
     found: list[list[Step]] = []
     running: dict[Any, list[Step]] = {}
     befores: dict[Any, Row] = {}
@@ -47,23 +47,22 @@ def runs(rows: Sequence[Row], clock: str) -> list[list[Step]]:
         product = row.get("product_id")
         before = befores.get(product)
         befores[product] = row
-        if row["book_state"] != "ok" or row[clock] is None:
+        if row["book_state"] != "ok":
             continue
-        if before is not None and follows(before, row, clock):
-            # The clock may step back; the effective time does not.
-            time = max(running[product][-1].time, row[clock])
-        else:
-            time = row[clock]
+        if before is None or not follows(before, row):
             running[product] = []
             found.append(running[product])
+        # The clock may step back, or lack; the effective time does neither, once there is one.
+        so_far = [step.time for step in running[product][-1:]]
+        time = max((one for one in (*so_far, row[clock]) if one is not None), default=None)
         running[product].append(Step(place, row, time))
     return found
 
 
-def follows(before: Row, row: Row, clock: str) -> bool:
+def follows(before: Row, row: Row) -> bool:
     both_ok = before["book_state"] == "ok" and row["book_state"] == "ok"
     same_book = row["proven_since"] is not None and before["proven_since"] == row["proven_since"]
-    return both_ok and same_book and before[clock] is not None and row[clock] is not None
+    return both_ok and same_book
 
 
 def window_start(run: Sequence[Step], i: int, width: int) -> int | None:
@@ -72,8 +71,10 @@ def window_start(run: Sequence[Step], i: int, width: int) -> int | None:
     A covered window begins at the run's first time or later, and is open there: the step that is given has
     one before it.
     """
+    if run[i].time is None:
+        return None
     begin = run[i].time - width
-    if begin < run[0].time:
+    if begin < next(step.time for step in run if step.time is not None):
         return None
     first = i
     while run[first - 1].time > begin:

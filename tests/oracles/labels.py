@@ -33,7 +33,7 @@ def level_flow(
     for run in runs(rows, clock):
         for before, now in itertools.pairwise(run):
             told = found[now.place]
-            traded = trades_between(trades, before, now, clock)
+            traded = None if before.time is None else trades_between(trades, before, now, clock)
             for side in SIDES:
                 for k in range(1, levels + 1):
                     told[f"added_{side}_{k}"] = added(before.row, now.row, side, k, depth)
@@ -85,11 +85,11 @@ def added(before: Row, now: Row, side: str, k: int, depth: int) -> float | None:
 
 
 def executed_cancelled_unexplained(
-    before: Row, now: Row, side: str, k: int, depth: int, trades: Sequence[Row]
+    before: Row, now: Row, side: str, k: int, depth: int, trades: Sequence[Row] | None
 ) -> tuple[float | None, ...]:
     price = before[f"{side}_price_{k}"]
     size_now = None if price is None else size_at(price, now, side, depth)
-    if size_now is None:
+    if size_now is None or trades is None:
         return None, None, None
     decrease = max(0.0, before[f"{side}_size_{k}"] - size_now)
     traded = math.fsum(
@@ -152,8 +152,9 @@ def labels(rows: Sequence[Row], names: Sequence[str], clock: str = "capture_time
             raise ValueError(f"no such label: {name}")
         function, parts = label
         for run in runs(rows, clock):
-            for i, step in enumerate(run):
-                found[step.place][name] = defined(function, run, i, **parts)
+            timed = [step for step in run if step.time is not None]
+            for i, step in enumerate(timed):
+                found[step.place][name] = defined(function, timed, i, **parts)
     return found
 
 
@@ -243,9 +244,11 @@ def book_bars(rows: Sequence[Row], every_ns: int, clock: str = "capture_time") -
     found = []
     for run in runs(rows, clock):
         product = run[0].row.get("product_id")
-        intervals: dict[int, list[int]] = {}
+        intervals: dict[int | None, list[int]] = {}
         for i, step in enumerate(run):
-            intervals.setdefault(step.time // every_ns, []).append(i)
+            # Rows before the run's first known time are in a bar without a start.
+            interval = None if step.time is None else step.time // every_ns
+            intervals.setdefault(interval, []).append(i)
         bars = list(intervals.values())
         for bar, next_bar in itertools.zip_longest(bars, bars[1:]):
             if next_bar is not None:
@@ -267,7 +270,7 @@ def book_bar(run: Sequence[Step], bar: Sequence[int], every_ns: int, clock: str,
     known = [flow for flow in flows if flow is not None]
     return {
         "product_id": first.row.get("product_id"),
-        "start": first.time // every_ns * every_ns,
+        "start": None if first.time is None else first.time // every_ns * every_ns,
         "open": mids[0],
         "high": max(mids),
         "low": min(mids),
@@ -275,7 +278,12 @@ def book_bar(run: Sequence[Step], bar: Sequence[int], every_ns: int, clock: str,
         "ofi": math.fsum(known) if known else None,
         "mean_spread": math.fsum(spread(run[i].row) for i in bar) / len(bar),
         "n_updates": len(bar),
-        "first_time": first.row[clock],
-        "last_time": last.row[clock],
+        "first_time": moment(first.row, clock),
+        "last_time": moment(last.row, clock),
         "is_complete": is_complete,
     }
+
+
+def moment(row: Row, clock: str) -> int | None:
+    time: int | None = row.get("capture_time") if row[clock] is None else row[clock]
+    return time

@@ -71,22 +71,24 @@ class Run:
     times: list[Any] = field(default_factory=list)
 
     def add(self, trade: Row, time: int | None) -> None:
+        """Add a trade; one without a clock counts at the time of the one before it."""
         self.trades.append(trade)
-        self.times.append(max(self.times[-1], time) if self.times and time is not None else time)
+        told = [one for one in (*self.times[-1:], time) if one is not None]
+        self.times.append(max(told, default=None))
+
+    def begin(self) -> int | None:
+        """Give the first time that is known."""
+        return next((time for time in self.times if time is not None), None)
 
 
-def follows(run: Run, trade: Row, clock: str | None, holes: str) -> bool:
-    """Tell whether a trade goes on with a run; without a clock, times do not matter."""
+def follows(run: Run, trade: Row, holes: str) -> bool:
+    """Tell whether a trade goes on with a run."""
     last = run.trades[-1]
     if trade["connection"] != last["connection"]:
         return False
     if holes == "restart" and trade["trade_id"] > max(row["trade_id"] for row in run.trades) + 1:
         return False
-    if trade["is_snapshot"] and not last["is_snapshot"]:
-        return False
-    # A trade without a clock has no effective time to go on from: it is a run of its own, and the trade
-    # behind it begins another.
-    return clock is None or (trade[clock] is not None and last[clock] is not None)
+    return last["is_snapshot"] or not trade["is_snapshot"]
 
 
 def runs_of(trades: Sequence[Row], clock: str | None, holes: str) -> list[tuple[Run, int]]:
@@ -95,7 +97,7 @@ def runs_of(trades: Sequence[Row], clock: str | None, holes: str) -> list[tuple[
     found = []
     for trade in trades:
         run = newest.get(trade["product_id"])
-        if run is None or not follows(run, trade, clock, holes):
+        if run is None or not follows(run, trade, holes):
             run = newest[trade["product_id"]] = Run(0 if run is None else run.number + 1)
         run.add(trade, None if clock is None else trade[clock])
         found.append((run, len(run.trades) - 1))
@@ -107,9 +109,10 @@ def runs_of(trades: Sequence[Row], clock: str | None, holes: str) -> list[tuple[
 
 def window(run: Run, end: int | None, places: Iterable[int], width: int) -> list[int] | None:
     """Give those of the places whose time is in (end - width, end]; None while the run does not cover it."""
-    if end is None or run.times[0] is None or end - width < run.times[0]:
+    begin = run.begin()
+    if end is None or begin is None or end - width < begin:
         return None
-    return [j for j in places if end - width < run.times[j] <= end]
+    return [j for j in places if run.times[j] is not None and end - width < run.times[j] <= end]
 
 
 def vwap(run: Run, places: list[int]) -> float | None:
