@@ -1,8 +1,7 @@
 """Random trades for bars, their options, and how bars are compared with the oracle's.
 
-Prices and sizes are dyadic, where ties occur and everything is exact, or decimals, which are not; a few
-trades are huge. Rows are dicts as the oracles take them. All functions take a `random.Random`, which
-hypothesis may play.
+Prices and sizes are dyadic, where much ties, or not; a trade may be large. Rows are dicts as the oracles take
+them. All functions take a `random.Random`, which hypothesis may play.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import polars as pl
@@ -26,18 +26,21 @@ KINDS = (
     *("time", "tick", "volume", "notional"),
     *(f"{what}_{how}" for how in ("imbalance", "runs") for what in ("tick", "volume", "notional")),
 )
-VALUES = {
-    "dyadic": ([96, 98.5, 100, 100.25, 104, 128], [0, 0.125, 0.25, 0.5, 0.5, 1, 1, 1.75, 3, 20]),
-    "decimals": ([64_930.57, 64_930.58, 64_931.1, 64_929.99], [1e-8, 0.1, 0.2, 0.3, 0.7, 1.1, 0.00012345, 9.9]),
-    "thirds": ([1 / 3, 0.1, 2 / 3, 0.7], [1 / 3, 1.0, 2 / 3, 0.1, 1e-8, 7.7]),
-}
+EVEN_PRICES = (96, 98.5, 100, 100.25, 104, 128)
+EVEN_SIZES = (0, 0.125, 0.25, 0.5, 0.5, 1, 1, 1.75, 3, 20)
+CENTS = (64_930.57, 64_930.58, 64_931.1, 64_929.99)
+SATOSHIS = (1e-8, 0.1, 0.2, 0.3, 0.7, 1.1, 0.00012345, 9.9)
+THIRDS = (1 / 3, 1.0, 2 / 3, 0.1, 0.7, 1e-8, 7.7)
+VALUES = ((EVEN_PRICES, EVEN_SIZES), (CENTS, SATOSHIS), (EVEN_PRICES, THIRDS), (THIRDS, EVEN_SIZES))
+"""Prices and sizes: sums of their products have no more digits than two doubles, or nothing ties."""
+SPANS = {"1ns": 1, "7ms": 7 * MS, "1s": 1000 * MS, "1m30s": 90_000 * MS}
 FAULTS = ("hole", "connection", "past", "back", "no clock", "no time", "repeat")
 
 
 def trades(dice: random.Random, count: int, faults: float | None = None) -> list[Row]:
     """Draw trades; ``faults`` is how often one is faulty."""
     faults = dice.choice([0, 0, 0.02, 0.2]) if faults is None else faults
-    prices, sizes = VALUES[dice.choice(list(VALUES))]
+    prices, sizes = dice.choice(VALUES)
     products = {name: dice.choice([0, 7]) for name in dice.sample(PRODUCTS, dice.choice([1, 1, 2, 3]))}
     now, connection, past, rows = dice.choice([NOON, NOON + 1, -1500 * MS]), 1, 0, []
     buys = dice.choice([0.2, 0.5, 0.5, 1.0])
@@ -73,11 +76,11 @@ def frame(rows: Sequence[Row]) -> pl.DataFrame:
 
 
 def options(dice: random.Random, by: str, rows: Sequence[Row]) -> dict[str, Any]:
-    """Draw the options of bars that suit the trades: some bars of many trades, and some trades of many bars."""
+    """Draw options that suit the trades: some bars are of many trades, and some trades of many bars."""
     chosen: dict[str, Any] = {"by": by, "holes": dice.choice(["restart", "restart", "ignore"])}
     chosen["clock"] = dice.choice(["trade_time", "trade_time", "capture_time"])
     if by == "time":
-        return chosen | {"size": dice.choice(["1ns", "7ms", "1s", "1m30s"])}
+        return chosen | {"size": dice.choice(list(SPANS))}
     if by == "tick":
         return chosen | {"size": dice.choice([1, 2, 3, 7])}
     most = dice.choice(rows)["price"] if by.startswith("notional") else 1.0
@@ -93,8 +96,7 @@ def options(dice: random.Random, by: str, rows: Sequence[Row]) -> dict[str, Any]
 def same_as_oracle(rows: Sequence[Row], by: str, size: Any, **chosen: Any) -> pl.DataFrame:
     """Check bars against the oracle's; give them."""
     got = trade_bars(frame(rows), by, size, **chosen).collect()
-    of = {"1ns": 1, "7ms": 7 * MS, "1s": 1000 * MS, "1m30s": 90_000 * MS}.get(size, size)
-    same_bars(got, oracle.trade_bars(rows, by, of, **chosen))
+    same_bars(got, oracle.trade_bars(rows, by, SPANS.get(size, size), **chosen))
     return got
 
 
@@ -122,7 +124,7 @@ def in_pieces(dice: random.Random, whole: pl.DataFrame) -> pl.LazyFrame:
 
     def batches(columns: list[str], predicate: pl.Expr | None) -> Any:
         del predicate
-        for low, high in zip(bounds[:-1], bounds[1:], strict=True):
+        for low, high in pairwise(bounds):
             yield whole.select(columns).slice(low, high - low)
 
     return lazy.source(batches, whole.schema, "PIECES")

@@ -237,8 +237,8 @@ def _is_reached(whole: I64, real: F64, by: int, counted: int, adaptive: int) -> 
         theta = _larger(b, b_low, s, s_low)
     threshold = real[0, THRESHOLD]
     beyond = _add(theta[0], theta[1], -threshold, -real[1, THRESHOLD])[0]
-    # from the second bar on, a learnt threshold is rounded; one that is given is exact
-    if beyond < (-_ROUNDING * threshold if whole[LEARNT] > 1 else 0.0):
+    # a learnt threshold is rounded, one that is given is exact
+    if beyond < (-_ROUNDING * threshold if whole[LEARNT] > 0 else 0.0):
         return False
     if adaptive > 0:
         _learn(whole, real, (b, b_low), (s, s_low), theta, adaptive)

@@ -18,7 +18,7 @@ F64 = npt.NDArray[np.float64]
 _MISSING = np.nan
 # columns of `last`, a row a code: place in the batch (-1: none yet), 1 if the row was usable, its key
 PLACE, USABLE, KEY = np.arange(3)
-# columns of `last_trade`: place, 1 if there was one, connection, largest trade id of the run, 1 if of a snapshot
+# the same of trades: 1 if there was one, its connection, the run's largest trade id, 1 if of a snapshot
 THERE, CONNECTION, LARGEST, SNAPSHOT = np.arange(1, 5)
 # columns of `last_quote`: best bid and its size, best ask and its size
 BID, BID_SIZE, ASK, ASK_SIZE = np.arange(4)
@@ -76,7 +76,7 @@ def order_flow(
     bid: F64, bid_size: F64, ask: F64, ask_size: F64, codes: I64, before: I64, follows: B1, last_quote: F64,
     out: F64,
 ) -> None:  # fmt: skip
-    """Give e = Δbid - Δask of Cont, Kukanov and Stoikov, NaN where a row follows none or a level is missing."""
+    """Give Δbid - Δask of Cont, Kukanov and Stoikov; NaN where a row follows none, or a level is missing."""
     for i in range(len(bid)):
         out[i] = _MISSING
         if not follows[i]:

@@ -1,7 +1,7 @@
 """Sums over the levels that rows of the book show, each taken afresh from the best outwards.
 
-``price`` and ``size`` are of one side, a row a level and a column a row of the book; a level that is not there
-is NaN in both, and so are those behind it.
+``price`` and ``size`` are of one side, a row a level and a column a row of the book; a level that is not
+there is NaN in both, and so are those behind it.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def add_deviations(price: F64, size: F64, mid: F64, end: int, out: F64) -> None:
 
 @kernel
 def fill_notional(price: F64, size: F64, mid: F64, notional: float, out: F64) -> None:
-    """Give how far from mid a notional is filled in the mean, best levels first; NaN if they do not suffice."""
+    """Give how far from mid, in the mean, a notional is filled, best levels first; NaN if they are few."""
     for i in range(size.shape[1]):
         left, quantity, deviation = notional, 0.0, 0.0
         for k in range(size.shape[0]):

@@ -18,14 +18,15 @@ B1 = npt.NDArray[np.bool_]
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
 
-# kinds of terms: the value of a column; the product of one with another `shift` rows before; the square of the
-# log change over `shift` rows; the integral over time of a column that holds from row to row
+# kinds of terms: the value of a column; the product of one with another `shift` rows before; the square of
+# the log change over `shift` rows; the integral over time of a column that holds from row to row
 VALUE, PRODUCT, LOG_CHANGE, INTEGRAL = np.arange(4)
 # columns of `terms`, a row a term
 KIND, A, B, SHIFT, LAG = np.arange(5)
 # places in `marks`: the first row in the window, and the time of the run's first row
 TAIL, SINCE = np.arange(2)
-# places in `sum`: it in two parts; how many values in it are undefined, and how many are not zero; the first row
+# places in `kept`: the sum in two parts; how many values in it are undefined, and how many are not zero; and
+# the first row
 HIGH, LOW, UNDEFINED, SOMETHING, FIRST = np.arange(5)
 
 NONE = np.iinfo(np.int64).min + np.int64(0)
@@ -97,7 +98,7 @@ def edges(
 
 @kernel
 def slide(
-    t: I64, x: F64, begin: int, end: int, span: int, term: I64, tails: I64, begins: B1, rows: I64, sum: F64,
+    t: I64, x: F64, begin: int, end: int, span: int, term: I64, tails: I64, begins: B1, rows: I64, kept: F64,
     out: F64, out_low: F64,
 ) -> None:  # fmt: skip
     """Give a term's sum over the window of each row, and in ``out_low`` its second part.
@@ -105,7 +106,13 @@ def slide(
     It is NaN where the window is not covered, or holds something undefined.
     """
     kind, a, b, shift, lag = term[KIND], x[term[A]], x[term[B]], term[SHIFT], term[LAG]
-    high, low, undefined, something, first = sum[HIGH], sum[LOW], sum[UNDEFINED], sum[SOMETHING], sum[FIRST]
+    high, low, undefined, something, first = (
+        kept[HIGH],
+        kept[LOW],
+        kept[UNDEFINED],
+        kept[SOMETHING],
+        kept[FIRST],
+    )
     tail = np.int64(first)
     for i in range(begin, end):
         k = i - begin
@@ -138,7 +145,13 @@ def slide(
         if kind == INTEGRAL:  # of the first row's stretch, what lies before the window
             p, e = _times(a[tail - 1], np.float64(t[i] - span - t[tail - 1]))
             out[k], out_low[k] = _add(high, low, -p, -e)
-    sum[HIGH], sum[LOW], sum[UNDEFINED], sum[SOMETHING], sum[FIRST] = high, low, undefined, something, tail
+    kept[HIGH], kept[LOW], kept[UNDEFINED], kept[SOMETHING], kept[FIRST] = (
+        high,
+        low,
+        undefined,
+        something,
+        tail,
+    )
 
 
 @inner

@@ -23,6 +23,7 @@ from cbtools.schema import BOOK_DEPTH, book_columns
 Names = str | Iterable[str]
 Holes = Literal["restart", "ignore"]
 
+
 def usual_of_book(levels: int, *, deep_flow: bool = True) -> tuple[str, ...]:
     """Give the usual set for a book of so many levels: what a row shows, order flow, and the log return."""
     k = min(levels, BOOK_DEPTH)
@@ -147,8 +148,8 @@ def add_trade_features(
     --------
     >>> import cbtools as cb
     >>> trades = cb.scan_raw(cb.sample_path(), "market_trades", products=["BTC-USD"])
-    >>> cb.add_trade_features(trades, ["vwap_10s", "tick_rule"]).select(pl.col("vwap_10s").count() > 0).collect().item()
-    True
+    >>> cb.add_trade_features(trades, ["vwap_10s", "tick_rule"]).collect_schema()["tick_rule"]
+    Int8
     """
     schema = check_frame(trades, "market_trades")
     if holes not in get_args(Holes):

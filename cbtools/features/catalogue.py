@@ -1,4 +1,4 @@
-"""What a feature is: its name, with parameters in it, its definition, unit and source; and how names are read."""
+"""What a feature is: its name with parameters in it, definition, unit, source; and how names are read."""
 
 from __future__ import annotations
 
@@ -140,8 +140,8 @@ def span_ns(span: str) -> int:
     """
     if not isinstance(span, str) or not re.fullmatch(_SPAN, span):
         raise ConfigError(
-            f"{span!r} is no time span: write a number with its unit (ns, us, ms, s, m, h or d), e.g. '500ms' "
-            "or '1m30s'"
+            f"{span!r} is no time span: write a number with its unit (ns, us, ms, s, m, h or d), "
+            "e.g. '500ms' or '1m30s'"
         )
     total = sum(int(n) * _UNITS[unit] for n, unit in re.findall(r"(\d+)(ns|us|ms|s|m|h|d)", span))
     if not 0 < total < 2**62:

@@ -89,7 +89,8 @@ def of_row(
             made = pl.map_batches(columns, of_series, return_dtype=pl.Float64(), is_elementwise=True)
             return (made if ok is None else pl.when(ok).then(made)).alias(chosen.name)
 
-        return _public(expression, compute, feature, levels, "polars.Expr")
+        public: RowFeature = _public(expression, compute, feature, levels, "polars.Expr")
+        return public
 
     return define
 
@@ -111,7 +112,8 @@ def of_rows(
             return add_columns(frame, [named(feature, values)], rows(), clock=clock)
 
         clocks = [("clock", "capture_time")] if terms is not None else []
-        return _public(add, compute, feature, clocks, "polars.LazyFrame")
+        public: FrameFeature = _public(add, compute, feature, clocks, "polars.LazyFrame")
+        return public
 
     return define
 

@@ -100,7 +100,7 @@ def ask_depth_notional(view: View, k: int) -> F64:
 
 @of_row(
     "vamp_{k}", "book", unit=_QUOTE, usual=_usual("vamp"), ok=IS_OK,
-    definition=f"(Vb QA + Va QB) / (QA + QB), V the size-weighted mean price and Q the size of {_FIRST} of a side",
+    definition=f"(Vb QA + Va QB) / (QA + QB), V the mean price by size and Q the size of {_FIRST} of a side",
 )  # fmt: skip
 def vamp(view: View, k: int) -> F64:
     """Give the volume-adjusted mid price: each side's mean price weighted by the other side's size."""
@@ -139,7 +139,7 @@ _FEW = f"{NOT_OK}, or there are fewer than 2 levels"
 
 @of_row(
     "bid_slope_{k}", "book", definition=_SLOPE, unit="base currency / bps", source=_NAES,
-    usual=_usual("bid_slope")[:1] + ("bid_slope_5",), null=_FEW, ok=IS_OK,
+    usual=("bid_slope_10", "bid_slope_5"), null=_FEW, ok=IS_OK,
 )  # fmt: skip
 def bid_slope(view: View, k: int) -> F64:
     """Give how fast the bids' size grows with the distance from mid."""
@@ -148,7 +148,7 @@ def bid_slope(view: View, k: int) -> F64:
 
 @of_row(
     "ask_slope_{k}", "book", definition=_SLOPE, unit="base currency / bps", source=_NAES,
-    usual=_usual("ask_slope")[:1] + ("ask_slope_5",), null=_FEW, ok=IS_OK,
+    usual=("ask_slope_10", "ask_slope_5"), null=_FEW, ok=IS_OK,
 )  # fmt: skip
 def ask_slope(view: View, k: int) -> F64:
     """Give how fast the asks' size grows with the distance from mid."""

@@ -1,4 +1,4 @@
-"""Price impact: mid against signed volume in equal intervals of time, and regressions over windows of them."""
+"""Price impact: mid against signed volume in intervals of time, and regressions over windows of them."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ def impact_intervals(
     Returns
     -------
     polars.LazyFrame
-        A row a product and interval, in the order of time, from the first boundary at or behind the book's first row to the last at
-        or before its last: product_id; interval_end (Datetime ns UTC); mid at its end and proven_since of its
-        row of the book; mid_change (quote currency) and log_return over the interval, null where a mid is not
+        A row a product and interval, in the order of time, from the first boundary at or behind the book's
+        first row to the last at or before its last: product_id; interval_end (Datetime ns UTC); mid at its
+        end and proven_since of its row of the book; mid_change (quote currency) and log_return over the interval, null where a mid is not
         known or the book was not the same throughout; signed_volume (Σ D size, base currency),
         signed_sqrt_notional (Σ D √notional), notional (quote currency) and n_trades, 0 where nothing was
         traded. The frames are held in memory while the query runs.
@@ -99,7 +99,9 @@ def impact_intervals(
 
     def frames(_: list[str], predicate: pl.Expr | None) -> Iterator[pl.DataFrame]:
         del predicate
-        yield _laid(_mid_changes(mids.collect()), _flows(live.select(clock, *needed[0]).collect(), clock, span))
+        yield _laid(
+            _mid_changes(mids.collect()), _flows(live.select(clock, *needed[0]).collect(), clock, span)
+        )
 
     return source(frames, INTERVALS, "IMPACT INTERVALS")
 
@@ -130,8 +132,9 @@ def _flows(trades: pl.DataFrame, clock: str, span: int) -> pl.DataFrame:
     first = keys.select(pl.struct(pl.all()).ne_missing(pl.struct(pl.all()).shift())).to_series()
     starts = first.arg_true().to_numpy()
     sums = [np.add.reduceat(values, starts) if len(starts) else values for values in summed]
-    made = {name: values for name, values in zip(_FLOWS, sums, strict=True)}
-    return keys.filter(first).with_columns(**{name: pl.Series(values) for name, values in made.items()})
+    return keys.filter(first).with_columns(
+        pl.Series(name, values) for name, values in zip(_FLOWS, sums, strict=True)
+    )
 
 
 def _laid(mids: pl.DataFrame, flows: pl.DataFrame) -> pl.DataFrame:
@@ -183,13 +186,13 @@ def _moments(x: str, y: str) -> tuple[Term, ...]:
 
 
 def _regressed(sums: Sums) -> tuple[F64, F64, F64, F64]:
-    """Give n, and n² times var(x), cov(x, y) and var(y), NaN where there are few intervals or x does not vary."""
+    """Give n, and n² times var(x), cov(x, y), var(y); NaN where there are few intervals or x is constant."""
     from cbtools._kernels.windows import regress
 
     n = sums.rows.astype(np.float64)
     moments = np.empty((3, len(n)))
     regress(n, sums.total, sums.rest, moments)
-    varies = (n > 2) & (moments[0] > _NO_VARIANCE * n * sums.total[2])
+    varies = (n > 2) & (moments[0] > _NO_VARIANCE * n * sums.term(2))
     return n, np.where(varies, moments[0], np.nan), moments[1], moments[2]
 
 
@@ -227,18 +230,16 @@ def kyle_lambda_t(sums: Sums) -> F64:
     return xy / xx / np.sqrt(_residual(xx, xy, yy) / (n - 2) / xx)
 
 
-@_window(
-    "kyle_lambda_r2_{w}", f"R² {_OLS}", _KYLE, _IMPACT, null=f"{_FEW}, or mid_change does not vary"
-)
+@_window("kyle_lambda_r2_{w}", f"R² {_OLS}", _KYLE, _IMPACT, null=f"{_FEW}, or mid_change does not vary")
 def kyle_lambda_r2(sums: Sums) -> F64:
     """Add the R² of the regression behind Kyle's lambda."""
     n, xx, xy, yy = _regressed(sums)
-    return np.where(yy > _NO_VARIANCE * n * sums.total[4], xy * xy / (xx * yy), np.nan)
+    return np.where(yy > _NO_VARIANCE * n * sums.term(4), xy * xy / (xx * yy), np.nan)
 
 
 @_window(
     "hasbrouck_lambda_{w}",
-    "slope of the OLS, with intercept, of log_return on signed_sqrt_notional over the intervals in (t - w, t]",
+    "slope of the OLS, with intercept, of log_return on signed_sqrt_notional, over intervals in (t - w, t]",
     "Hasbrouck 2009",
     _moments("signed_sqrt_notional", "log_return"),
     unit="1 / √quote currency",
@@ -260,7 +261,7 @@ def hasbrouck_lambda(sums: Sums) -> F64:
 )
 def amihud(sums: Sums) -> F64:
     """Add Amihud's illiquidity: the absolute return that a unit of notional comes with."""
-    return np.where(sums.total[1] > 0.0, sums.total[0] / sums.total[1], np.nan)
+    return np.where(sums.term(1) > 0.0, sums.term(0) / sums.term(1), np.nan)
 
 
 FEATURES: Final = tuple(

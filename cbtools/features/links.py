@@ -77,7 +77,7 @@ class _Linker:
 
 
 class ProvenLinks(_Linker):
-    """Links rows that rest on a snapshot: each follows the one before if both are ok, by the same snapshot."""
+    """Links rows of books: each follows the one before if both are ok and rest on the same snapshot."""
 
     columns: tuple[str, ...] = ("product_id", "proven_since")
     _width = 3
@@ -88,6 +88,7 @@ class ProvenLinks(_Linker):
         self.columns = (*ProvenLinks.columns, *ok.meta.root_names())
 
     def __call__(self, frame: pl.DataFrame) -> Links:
+        """Link the next rows."""
         codes, last, before, follows = self._begin(frame)
         known = pl.col("proven_since").is_not_null()
         usable = frame.select((self._ok & known).fill_null(value=False)).to_series().to_numpy()
@@ -106,6 +107,7 @@ class TradeLinks(_Linker):
         self._ignore_holes = ignore_holes
 
     def __call__(self, frame: pl.DataFrame) -> Links:
+        """Link the next rows."""
         codes, last, before, follows = self._begin(frame)
         connection, trade_id, snapshot = (frame[name].to_numpy() for name in self.columns[1:])
         self._kernels.follow_trades(

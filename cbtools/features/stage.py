@@ -14,7 +14,7 @@ from cbtools.errors import ConfigError, unknown_name
 from cbtools.features.catalogue import Chosen, Feature
 from cbtools.features.links import Links, times_of
 from cbtools.features.view import Carried, Recorder, View, depth_of
-from cbtools.features.windows import Sums, Tape, Term, Window
+from cbtools.features.windows import Tape, Term, Window
 from cbtools.lazy import Step, stateful
 
 F64 = npt.NDArray[np.float64]
@@ -56,13 +56,13 @@ def add_columns(
         adder = Adder([one for one in chosen if one.name in columns], rows, schema, clock)
         if before is not None:
             adder(before)
-        kept = [name for name in columns if name not in adder.made]
-        needed = [name for name in schema if name in adder.needed or name in kept]
+        kept = {*columns} - {*adder.made}
+        needed = [name for name in schema if name in adder.needed | kept]
 
         def step(batch: pl.DataFrame | None) -> pl.DataFrame:
             if batch is None or batch.is_empty():
                 return pl.DataFrame(schema={name: made[name] for name in columns})
-            return batch.select(kept).hstack(adder(batch)).select(columns)
+            return batch.with_columns(adder(batch)).select(columns)
 
         return needed, step
 

@@ -54,7 +54,9 @@ def windows_at(
     """Add the trades' windows to the rows of another frame; see `add_trade_features`."""
     for one in chosen:
         if one.feature.terms is None or one.feature.name.startswith("roll_spread"):
-            raise ConfigError(f"{one.name} belongs to a trade: at other rows there are only sums over windows")
+            raise ConfigError(
+                f"{one.name} belongs to a trade: at other rows there are only sums over windows"
+            )
     for frame, what, needed in ((trades, "market_trades", _OF_TRADES), (at, "at", ("product_id",))):
         schema = check_frame(frame, what)
         check_clock(schema, clock, what)

@@ -60,6 +60,11 @@ class Sums(NamedTuple):
     rows: I64
     span: int
 
+    def term(self, m: int) -> F64:
+        """Give the sum of a term."""
+        total: F64 = self.total[m]
+        return total
+
     def of(self, terms: list[int]) -> Sums:
         """Give those of some terms."""
         return Sums(self.total[terms], self.rest[terms], self.rows, self.span)

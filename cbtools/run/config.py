@@ -62,7 +62,7 @@ class TableConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """Which tables are written, and how; ``book`` tells of the book, if it is rebuilt, with features or not."""
+    """Which tables are written, and how; ``book`` tells of the book, if it is rebuilt."""
 
     tables: tuple[TableConfig, ...]
     book: BookOptions | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -78,7 +77,8 @@ class Quotes:
 class Features:
     """Adds features to the tables of a run's batches."""
 
-    def __init__(self, options: BookOptions, state: BookState | None) -> None:
+    def __init__(self, options: BookOptions, state: BookState | None, *, of_trades: bool) -> None:
+        self._of_trades = of_trades
         self._drop = options.gaps == "drop"
         chosen = of_book(options)
         rows = pl.Schema({c.name: c.dtype for c in book_columns(options.depth, options.bands_bps)})
@@ -101,7 +101,7 @@ class Features:
 
     def trades(self, trades: pl.DataFrame | None, book: pl.DataFrame) -> pl.DataFrame | None:
         """Add those of trades, which the rows of the book in the same batch are needed for."""
-        quoted = self._quotes(trades, book)
+        quoted = self._quotes(trades, book) if self._of_trades else None
         if quoted is None or not quoted.height:
-            return None
+            return trades
         return quoted.hstack(self._trades(quoted)).select(self._order)

@@ -151,7 +151,7 @@ def run_segment(
                     start=stream_of(found.state),
                 )
                 follower = Follower(reading, _marked(config), found.state)
-                features = Features(config.book, found.state) if config.book and config.features else None
+                features = _features(config, found.state)
                 _write_behind(_with_book(reading, follower, features), writers, quarantine, pool)
             state_after = _finish(writers, follower)
             written = {name: writer.publish() for name, writer in writers.items()}
@@ -213,6 +213,13 @@ def inspect_raw(source: Source, *, progress: bool = False, chunk_bytes: int = CH
         for batch in reading:
             agreement.add(follower(batch.tables.get("level2")), batch.tables.get("ticker"))
     return InspectReport(reading.report, follower.report(agreement.found()))
+
+
+def _features(config: Config, state: BookState | None) -> Features | None:
+    if config.book is None or not config.features:
+        return None
+    of_trades = any(table.table == "market_trades" for table in config.tables)
+    return Features(config.book, state, of_trades=of_trades)
 
 
 def _marked(config: Config) -> BookOptions | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import feature_flows
@@ -49,7 +50,7 @@ def in_pieces(dice: random.Random, frame: pl.DataFrame) -> pl.LazyFrame:
 
     def batches(columns: list[str], predicate: pl.Expr | None) -> Any:
         del predicate
-        for low, high in zip(bounds[:-1], bounds[1:], strict=True):
+        for low, high in pairwise(bounds):
             yield frame.select(columns).slice(low, high - low)
 
     return lazy.source(batches, frame.schema, "PIECES")
@@ -272,7 +273,8 @@ def at_noon(drawn: tuple[list[Row], list[Row]]) -> tuple[list[Row], list[Row]]:
 
 
 def moved(row: Row, shift: int) -> Row:
-    return {name: value + shift if name in TIMES and value is not None else value for name, value in row.items()}
+    times = {name: row[name] + shift for name in TIMES if row.get(name) is not None}
+    return {**row, **times}
 
 
 def later(row: Row, shift: int) -> Row:
