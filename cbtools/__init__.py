@@ -25,6 +25,15 @@ from cbtools.features.add import add_trade_features as add_trade_features
 from cbtools.features.impact import impact_intervals as impact_intervals
 from cbtools.features.add import add_impact_features as add_impact_features
 from cbtools.features.clocks import sample_time as sample_time
+from cbtools.features.bars import trade_bars as trade_bars
+from cbtools.features.bars import book_bars as book_bars
+from cbtools.features.toxicity import add_bar_features as add_bar_features
+from cbtools.features.toxicity import vpin as vpin
+from cbtools.features.level_flow import add_level_flow as add_level_flow
+from cbtools.features.integrated import IntegratedOfi as IntegratedOfi
+from cbtools.features.regression import regress as regress
+from cbtools.features.labels import add_labels as add_labels
+from cbtools.features.labels import add_trade_labels as add_trade_labels
 from cbtools.raw.report import RawReport as RawReport
 from cbtools.book.report import BookReport as BookReport
 from cbtools.run.report import InspectReport as InspectReport

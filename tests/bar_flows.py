@@ -100,20 +100,20 @@ def same_as_oracle(rows: Sequence[Row], by: str, size: Any, **chosen: Any) -> pl
     return got
 
 
-def same_bars(got: pl.DataFrame, expected: Sequence[Row]) -> None:
-    """Check that rows are those expected: doubles to the last digits, all else exactly."""
+def same_bars(got: pl.DataFrame, expected: Sequence[Row], near: float = 0.0) -> None:
+    """Check that rows are those expected: doubles to the last digits (or as ``near``), all else exactly."""
     assert got.height == len(expected), f"{got.height} rows, expected {len(expected)}"
     times = [name for name, dtype in got.schema.items() if isinstance(dtype, pl.Datetime)]
     found = got.with_columns(pl.col(times).cast(pl.Int64)).rows(named=True)
     for number, (one, other) in enumerate(zip(found, expected, strict=True)):
         assert list(one) == list(other)
-        wrong = {name: (one[name], other[name]) for name in one if not alike(one[name], other[name])}
+        wrong = {name: (one[name], other[name]) for name in one if not alike(one[name], other[name], near)}
         assert not wrong, f"row {number}: {wrong} of {other}"
 
 
-def alike(one: Any, other: Any) -> bool:
+def alike(one: Any, other: Any, near: float) -> bool:
     if isinstance(one, float) and isinstance(other, float):
-        return math.isclose(one, other, rel_tol=CLOSE)
+        return math.isclose(one, other, rel_tol=CLOSE, abs_tol=near)
     return type(one) is type(other) and bool(one == other)
 
 

@@ -12,7 +12,9 @@ from typing import Any, Literal
 
 import feature_flows
 import polars as pl
+from oracles import bars as bar_oracle
 from oracles import features as book_oracle
+from oracles import labels as label_oracle
 from oracles import trades as trade_oracle
 
 import cbtools as cb
@@ -21,6 +23,7 @@ Row = dict[str, Any]
 Frame = pl.LazyFrame | pl.DataFrame
 Mirror = Literal["same", "negated", "swapped", ""]
 SECOND = 10**9
+DEPTH = 4
 
 
 @dataclass(frozen=True)
@@ -107,13 +110,38 @@ INTERVALS = (
 )
 
 
+LEVEL_FLOW = tuple(
+    Case(f"{what}_{side}_{{k}}", (f"{what}_{side}_1", f"{what}_{side}_2"), size=1, mirror="")
+    for side in ("bid", "ask")
+    for what in ("added", "executed", "cancelled", "unexplained")
+)
+
+BARS = (Case("corwin_schultz", ("corwin_schultz",), near=1e-11),)
+VPIN = (Case("vpin", ("vpin",), size=None, near=PART),)
+
+LABELS = (
+    Case("label_return_{h}", ("label_return_1s", "label_return_5s"), near=1e-16),
+    Case("label_triple_barrier_{up}_{down}bps_{h}", ("label_triple_barrier_5_2.5bps_3s",)),
+    Case("label_time_to_move_{x}bps", ("label_time_to_move_3bps",)),
+)
+TRADE_LABELS = (
+    Case("label_realized_spread_{h}_bps", ("label_realized_spread_1s_bps",), near=BPS),
+    Case("label_price_impact_{h}_bps", ("label_price_impact_1s_bps",), near=BPS),
+)
+
+JUDGED_ELSEWHERE = {
+    "n_bids": "test_book_properties.py",
+    "n_asks": "test_book_properties.py",
+    "bid_depth_{x}bps": "test_book_properties.py",
+    "ask_depth_{x}bps": "test_book_properties.py",
+    "imbalance_{x}bps": "test_book_properties.py",
+    "integrated_ofi": "features/test_integrated.py",
+}
+"""Features that are not added by their names, and the tests that compare them with their oracle."""
+
+
 def names_of(cases: Sequence[Case]) -> list[str]:
     return [name for case in cases for name in case.names]
-
-
-def add_to_book(book: Frame, trades: Frame, names: Sequence[str]) -> pl.LazyFrame:
-    del trades
-    return cb.add_book_features(book, names)
 
 
 def book_by_oracle(book: list[Row], trades: list[Row], names: Sequence[str]) -> list[Row]:
@@ -138,7 +166,7 @@ def intervals_by_oracle(book: list[Row], trades: list[Row], names: Sequence[str]
 
     A fit without residuals but rounding has no standard error, here and there.
     """
-    frames = feature_flows.frame_of(trades, "market_trades"), feature_flows.frame_of(book, "book", 4)
+    frames = feature_flows.frame_of(trades, "market_trades"), feature_flows.frame_of(book, "book", DEPTH)
     intervals = rows_of(cb.impact_intervals(*frames, every="1s").collect())
     made = trade_oracle.impact_features(intervals, names, SECOND)
     for row in made:
@@ -154,18 +182,78 @@ def rows_of(frame: pl.DataFrame) -> list[Row]:
     return frame.with_columns(pl.col(pl.Datetime("ns", "UTC")).cast(pl.Int64)).to_dicts()
 
 
+def labels_by_oracle(book: list[Row], trades: list[Row], names: Sequence[str]) -> list[Row]:
+    del trades
+    return label_oracle.labels(book, names)
+
+
+def trade_labels_by_oracle(book: list[Row], trades: list[Row], names: Sequence[str]) -> list[Row]:
+    return trade_oracle.trade_labels(trade_oracle.join_quotes(trades, book), book, names)
+
+
+def level_flow_by_oracle(book: list[Row], trades: list[Row], names: Sequence[str]) -> list[Row]:
+    del names
+    return label_oracle.level_flow(book, trades, 2, DEPTH)
+
+
+def bars_by_oracle(book: list[Row], trades: list[Row], names: Sequence[str]) -> list[Row]:
+    del book, names
+    return bar_oracle.corwin_schultz(bar_oracle.trade_bars(trades, "time", SECOND))
+
+
+MOST = 20.0
+"""A trade of a billion would fill as many buckets."""
+
+
+def vpin_of(book: Frame, trades: Frame, names: Sequence[str]) -> pl.LazyFrame:
+    del book, names
+    return cb.vpin(trades.lazy().with_columns(pl.col("size").clip(upper_bound=MOST)), 2.5, n_buckets=3)
+
+
+def vpin_by_oracle(book: list[Row], trades: list[Row], names: Sequence[str]) -> list[Row]:
+    del book, names
+    small = [row | {"size": min(row["size"], MOST)} for row in trades]
+    return bar_oracle.vpin(small, 2.5, 3, "aggressor")
+
+
 @dataclass(frozen=True)
 class Family:
-    """Features that are computed together."""
+    """Features that are computed together.
+
+    ``time`` is the column that says by when a row was known; without it (labels, which look ahead, and bars,
+    whose rows are none of the input's) the laws of time are tested in the family's own tests.
+    """
 
     name: str
     cases: tuple[Case, ...]
     ours: Callable[[Frame, Frame, Sequence[str]], pl.LazyFrame]
     oracle: Callable[[list[Row], list[Row], Sequence[str]], list[Row]]
+    time: str = ""
 
 
 FAMILIES = (
-    Family("book", BOOK, add_to_book, book_by_oracle),
-    Family("market_trades", TRADES, add_to_trades, trades_by_oracle),
-    Family("intervals", INTERVALS, add_to_intervals, intervals_by_oracle),
+    Family("book", BOOK, lambda b, t, names: cb.add_book_features(b, names), book_by_oracle, "capture_time"),
+    Family("market_trades", TRADES, add_to_trades, trades_by_oracle, "capture_time"),
+    Family("intervals", INTERVALS, add_to_intervals, intervals_by_oracle, "interval_end"),
+    Family(
+        "level_flow",
+        LEVEL_FLOW,
+        lambda b, t, names: cb.add_level_flow(b, t, levels=2),
+        level_flow_by_oracle,
+        "capture_time",
+    ),
+    Family(
+        "bars",
+        BARS,
+        lambda b, t, names: cb.add_bar_features(cb.trade_bars(t, "time", "1s"), names),
+        bars_by_oracle,
+    ),
+    Family("vpin", VPIN, vpin_of, vpin_by_oracle),
+    Family("labels", LABELS, lambda b, t, names: cb.add_labels(b, names), labels_by_oracle),
+    Family(
+        "trade_labels",
+        TRADE_LABELS,
+        lambda b, t, names: cb.add_trade_labels(cb.join_quotes(t, b), b, names),
+        trade_labels_by_oracle,
+    ),
 )

@@ -20,7 +20,7 @@ def _package(name: str, *files: str) -> list[str]:
 # stands below them; that of the kernels holds their policy.
 ORDER = [
     *("errors", "schema", "lazy", "durable"),
-    *_package("_kernels", "__init__", "decode", "book", "levels", "flow", "windows", "clocks"),
+    *_package("_kernels", "__init__", "decode", "book", "levels", "flow", "windows", "clocks", "bars", "toxicity", "level_flow", "labels"),
     *_package(
         "raw",
         "files",
@@ -60,6 +60,7 @@ ORDER = [
         "features",
         *("catalogue", "links", "view", "windows", "stage", "define"),
         *("touch", "depth", "flow", "volatility", "clocks", "trades", "quotes", "trades_at", "impact"),
+        *("open_bars", "bars", "toxicity", "level_flow", "integrated", "labels", "regression"),
         *("listing", "add", "__init__"),
     ),
     *_package("run", "features", "config", "quarantine", "report", "states", "segment", "__init__"),

@@ -8,10 +8,10 @@ from cbtools.book.state import BookState
 from cbtools.schema import BOOK_STATE, TIME
 
 
-def top_of(state: BookState, depth: int) -> pl.DataFrame:
+def top_of(state: BookState, depth: int, *, ignore_gaps: bool = False) -> pl.DataFrame:
     """Give a row a product with a book: product_id, the levels, book_state and proven_since."""
-    whole = state.products.filter("has_book")
-    frames = [whole.select("product_id", proven=pl.col("proven") & pl.col("current"), since="proven_since")]
+    proven = (pl.col("proven") & pl.col("current")) | ignore_gaps
+    frames = [state.products.filter("has_book").select("product_id", proven=proven, since="proven_since")]
     for side in ("bid", "ask"):
         levels = state.levels.filter(side=side).sort("price", descending=side == "bid")
         best = levels.group_by("product_id", maintain_order=True).agg(pl.col("price", "size").head(depth))

@@ -25,6 +25,7 @@ from cbtools.features.impact import kyle_lambda as kyle_lambda
 from cbtools.features.impact import kyle_lambda_r2 as kyle_lambda_r2
 from cbtools.features.impact import kyle_lambda_se as kyle_lambda_se
 from cbtools.features.impact import kyle_lambda_t as kyle_lambda_t
+from cbtools.features.toxicity import corwin_schultz as corwin_schultz
 from cbtools.features.touch import microprice as microprice
 from cbtools.features.touch import microprice_dev_bps as microprice_dev_bps
 from cbtools.features.touch import mid as mid

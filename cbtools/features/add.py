@@ -96,10 +96,12 @@ def add_book_features(
     return add_columns(book, chosen, book_rows(), clock=clock, before=before)
 
 
-def rows_before(start: BookState, levels: int, clock: str = "capture_time") -> pl.DataFrame:
+def rows_before(
+    start: BookState, levels: int, clock: str = "capture_time", *, ignore_gaps: bool = False
+) -> pl.DataFrame:
     """Give the rows of the book that a state ended with, by which the next rows are judged."""
     columns = {column.name: column.dtype for column in book_columns(levels)}
-    rows = top_of(start, levels)
+    rows = top_of(start, levels, ignore_gaps=ignore_gaps)
     missing = [pl.lit(None, dtype).alias(n) for n, dtype in columns.items() if n not in rows.columns]
     clocks = [pl.lit(None, columns["capture_time"]).alias(clock)] if clock not in columns else []
     return rows.with_columns(*missing, *clocks)

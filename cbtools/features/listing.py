@@ -6,23 +6,55 @@ from typing import Final
 
 import polars as pl
 
-from cbtools.features import depth, flow, impact, touch, trades, volatility
+from cbtools.features import (
+    depth,
+    flow,
+    impact,
+    integrated,
+    labels,
+    touch,
+    toxicity,
+    trades,
+    volatility,
+)
 from cbtools.features.catalogue import Feature
 
+VPIN: Final = Feature(
+    "vpin",
+    "bars",
+    "mean of |Vb - Vs| / V over the last n buckets of volume V: vpin(bucket_volume, n_buckets, classify)",
+    "",
+    "Easley, López de Prado & O'Hara 2012",
+    (),
+    toxicity.VPIN.null,
+)
+
+_NOT_OK: Final = "book_state is not ok"
 MADE_BY_REBUILD: Final = tuple(
-    Feature(name, "book", definition, unit, "", usual, null)
-    for name, definition, unit, usual, null in (
-        ("n_bids", "bid levels in the whole book", "levels", ("n_bids",), ""),
-        ("n_asks", "ask levels in the whole book", "levels", ("n_asks",), ""),
-        ("bid_depth_{x}bps", "Σ size of all bids at most x bps from mid: rebuild_book(bands_bps=[x])",
-         "base currency", (), "book_state is not ok"),
-        ("ask_depth_{x}bps", "Σ size of all asks at most x bps from mid: rebuild_book(bands_bps=[x])",
-         "base currency", (), "book_state is not ok"),
-        ("imbalance_{x}bps", "(B - A) / (B + A) of these: rebuild_book(bands_bps=[x])",
-         "", (), "book_state is not ok, or both are 0"),
+    Feature(name, "book", f"{definition}: rebuild_book", unit, "", (), null)
+    for name, definition, unit, null in (
+        ("n_bids", "bid levels in the whole book", "levels", ""),
+        ("n_asks", "ask levels in the whole book", "levels", ""),
+        ("bid_depth_{x}bps", "Σ size of all bids at most x bps from mid", "base currency", _NOT_OK),
+        ("ask_depth_{x}bps", "Σ size of all asks at most x bps from mid", "base currency", _NOT_OK),
+        ("imbalance_{x}bps", "(B - A) / (B + A) of these", "", f"{_NOT_OK}, or both are 0"),
     )
-)  # fmt: skip
-"""Features of the full book, which `rebuild_book` makes, since they need every level."""
+)
+"""Features of the full book, which are made while it is rebuilt, since they need every level."""
+
+_NO_FLOW: Final = f"{_NOT_OK}, the row before is not of the same run, or the level is not seen in both"
+MADE_BY_LEVEL_FLOW: Final = tuple(
+    Feature(
+        f"{what}_{side}_{{k}}", "book", f"{definition}: add_level_flow", "base currency", "", (), _NO_FLOW
+    )
+    for side in ("bid", "ask")
+    for what, definition in (
+        ("added", "increase of size at the price of rank k"),
+        ("executed", "decrease at the price that was of rank k, as far as it was traded there"),
+        ("cancelled", "the rest of that decrease"),
+        ("unexplained", "what was traded there beyond the decrease"),
+    )
+)
 
 BOOK: Final = (
     *touch.FEATURES,
@@ -30,10 +62,15 @@ BOOK: Final = (
     *MADE_BY_REBUILD,
     *flow.FEATURES,
     *volatility.FEATURES,
+    *MADE_BY_LEVEL_FLOW,
+    integrated.FEATURE,
 )
 TRADES: Final = trades.FEATURES
 INTERVALS: Final = impact.FEATURES
-EVERY: Final = (*BOOK, *TRADES, *INTERVALS)
+BARS: Final = toxicity.FEATURES
+LABELS: Final = labels.FEATURES
+TRADE_LABELS: Final = labels.TRADE_FEATURES
+EVERY: Final = (*BOOK, *TRADES, *INTERVALS, *BARS, VPIN, *LABELS, *TRADE_LABELS)
 
 
 def catalogue() -> pl.DataFrame:

@@ -96,7 +96,7 @@ def check_chosen(chosen: Sequence[Chosen], rows: Rows, schema: pl.Schema) -> Non
             )
         for name in sorted(_used([one], rows, depth) - {*schema}):
             if one.feature.compute is None:
-                raise ConfigError(f"{one.name} is not in the frame, and only its maker can add it: {name}")
+                raise ConfigError(f"{one.name} is not in the frame; it is made by: {one.feature.definition}")
             raise ConfigError(f"{one.name} needs the column {name}, which the frame lacks")
 
 

@@ -52,9 +52,9 @@ class Quotes:
     last: pl.DataFrame
 
     @classmethod
-    def after(cls, state: BookState | None) -> Quotes:
+    def after(cls, state: BookState | None, *, ignore_gaps: bool) -> Quotes:
         """Begin with the quotes that a state ended with."""
-        book = top_of(BookState() if state is None else state, 1)
+        book = top_of(BookState() if state is None else state, 1, ignore_gaps=ignore_gaps)
         known = quotes_of(book.lazy().with_columns(line=pl.lit(-1, pl.Int64)), "line")
         return cls(known.select(_QUOTED).collect())
 
@@ -79,15 +79,15 @@ class Features:
 
     def __init__(self, options: BookOptions, state: BookState | None, *, of_trades: bool) -> None:
         self._of_trades = of_trades
-        self._drop = options.gaps == "drop"
+        self._drop, ignore = options.gaps == "drop", options.gaps == "ignore"
         chosen = of_book(options)
         rows = pl.Schema({c.name: c.dtype for c in book_columns(options.depth, options.bands_bps)})
         self._book = Adder(chosen, book_rows(), rows)
         if state is not None:
-            before = rows_before(state, options.depth)
+            before = rows_before(state, options.depth, ignore_gaps=ignore)
             if before.height:
                 self._book(before)
-        self._quotes = Quotes.after(state)
+        self._quotes = Quotes.after(state, ignore_gaps=ignore)
         trades = pl.Schema({**schema("market_trades"), **{c.name: c.dtype for c in _QUOTE}})
         self._trades = Adder(_OF_TRADES, trade_rows(), trades)
         self._order = [column.name for column in trades_table(features=True)]

@@ -226,11 +226,13 @@ def test_a_bar_of_trades_without_a_clock_has_no_start():
 
 
 def test_a_learnt_threshold_is_met_exactly():
-    """The mean of 2 and 12 trades is 6, that of 1 and 1/6 each is 2/3: the third bar is full at 4."""
-    sides = "bb" + "bs" * 5 + "bb" + "ssss"
-    rows = [trade(n, aggressor_side={"b": "buy", "s": "sell"}[side]) for n, side in enumerate(sides, start=1)]
+    """After bars of 5 trades with -3/5 and 3/5 each, b is -1/5 and T 5: one trade is enough, not two."""
+    rows = [
+        trade(number, aggressor_side={"b": "buy", "s": "sell"}[side])
+        for number, side in enumerate("sbsss" + "bbsbb" + "b", start=1)
+    ]
     names = ("n_trades", "is_complete")
-    assert bars_of(rows, "tick_imbalance", 2, *names, adaptive=4) == [(2, True), (12, True), (4, True)]
+    assert bars_of(rows, "tick_imbalance", 3, *names, adaptive=5) == [(5, True), (5, True), (1, True)]
 
 
 def test_a_learnt_threshold_outlives_a_restart():

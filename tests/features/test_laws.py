@@ -12,19 +12,24 @@ import feature_flows
 import laws
 import polars as pl
 import pytest
-from cases import BOOK, FAMILIES, INTERVALS, TRADES, Case, Family, names_of
+from cases import BOOK, DEPTH, FAMILIES, INTERVALS, JUDGED_ELSEWHERE, TRADES, Case, Family, names_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cbtools import lazy
 from cbtools.features.listing import EVERY
 
 Row = dict[str, Any]
-DEPTH = 4
 CLOSE = 1e-12
 EXAMPLES = 40
 
-each_family = pytest.mark.parametrize("family", FAMILIES, ids=[family.name for family in FAMILIES])
+
+def each(families: Sequence[Family]) -> Any:
+    return pytest.mark.parametrize("family", families, ids=[family.name for family in families])
+
+
+each_family = each(FAMILIES)
+each_timed_family = each([family for family in FAMILIES if family.time])
+each_of_rows = each([family for family in FAMILIES if family.time == "capture_time"])
 some = settings(max_examples=EXAMPLES)
 
 
@@ -41,19 +46,6 @@ def frames(book: list[Row], trades: list[Row]) -> tuple[pl.DataFrame, pl.DataFra
 def made(family: Family, book: list[Row], trades: list[Row]) -> pl.DataFrame:
     names = names_of(family.cases)
     return family.ours(*frames(book, trades), names).collect()
-
-
-def in_pieces(dice: random.Random, frame: pl.DataFrame) -> pl.LazyFrame:
-    """Lay a frame out in batches of any size, some of them empty."""
-    cuts = sorted(dice.randint(0, frame.height) for _ in range(dice.choice([0, 1, 5, 40])))
-    bounds = [0, *cuts, frame.height]
-
-    def batches(columns: list[str], predicate: pl.Expr | None) -> Any:
-        del predicate
-        for low, high in pairwise(bounds):
-            yield frame.select(columns).slice(low, high - low)
-
-    return lazy.source(batches, frame.schema, "PIECES")
 
 
 def differs(case: Case, got: float | None, expected: float | None) -> bool:
@@ -83,7 +75,7 @@ def test_any_cut_gives_the_same(family: Family, dice: random.Random):
     book, trades = world(dice)
     names = names_of(family.cases)
     whole = family.ours(*frames(book, trades), names).collect()
-    pieces = [in_pieces(dice, frame) for frame in frames(book, trades)]
+    pieces = [feature_flows.in_pieces(dice, frame) for frame in frames(book, trades)]
     laws.assert_same(family.ours(*pieces, names).collect(), whole, family.name)
 
 
@@ -99,7 +91,7 @@ def test_products_do_not_mix(family: Family, dice: random.Random):
         laws.assert_same(made(family, *alone), of_product, product_id)
 
 
-@each_family
+@each_timed_family
 @given(st.randoms(use_true_random=False))
 @some
 def test_the_future_changes_nothing(family: Family, dice: random.Random):
@@ -108,32 +100,23 @@ def test_the_future_changes_nothing(family: Family, dice: random.Random):
     now = dice.choice([row["capture_time"] for row in book])
     until = [[row for row in rows if row["capture_time"] <= now] for rows in (book, trades)]
     later = made(family, book, trades)
-    time = "interval_end" if family.name == "intervals" else "capture_time"
-    known = later.filter(pl.col(time).cast(pl.Int64) <= now)
+    known = later.filter(pl.col(family.time).cast(pl.Int64) <= now)
     if family.name == "intervals":  # those that the product's last row has reached
         last = {row["product_id"]: row["capture_time"] for row in until[0]}
         reached = pl.col("product_id").replace_strict(last, default=-(2**62), return_dtype=pl.Int64)
-        known = known.filter(pl.col(time).cast(pl.Int64) <= reached)
+        known = known.filter(pl.col(family.time).cast(pl.Int64) <= reached)
     laws.assert_same(made(family, *until), known, family.name)
 
 
-@pytest.mark.parametrize("family", FAMILIES[:1], ids=["book"])
+@each_of_rows
 @given(st.randoms(use_true_random=False))
 @some
 def test_the_first_rows_are_those_of_the_whole(family: Family, dice: random.Random):
     """Whatever the clock says: a row depends on rows before it."""
     book, trades = world(dice)
-    whole, n = made(family, book, trades), dice.randint(0, len(book))
-    laws.assert_same(made(family, book[:n], trades), whole.head(n), family.name)
-
-
-@given(st.randoms(use_true_random=False))
-@some
-def test_the_first_trades_are_those_of_the_whole(dice: random.Random):
-    family = FAMILIES[1]
-    book, trades = world(dice)
-    whole, n = made(family, book, trades), dice.randint(0, len(trades))
-    laws.assert_same(made(family, book, trades[:n]), whole.head(n), family.name)
+    whole, n = made(family, book, trades), dice.randint(0, 120)
+    first = (book, trades[:n]) if family.name == "market_trades" else (book[:n], trades)
+    laws.assert_same(made(family, *first), whole.head(n), family.name)
 
 
 # --- symmetry and scale
@@ -233,7 +216,7 @@ def mirrored_trades(rows: list[Row]) -> list[Row]:
     return [{n: SWAPPED.get(v, v) if isinstance(v, str) else v for n, v in row.items()} for row in rows]
 
 
-@pytest.mark.parametrize("family", FAMILIES[1:], ids=["market_trades", "intervals"])
+@each(FAMILIES[1:3])
 @given(st.randoms(use_true_random=False))
 @some
 def test_swapped_sides_turn_the_sign(family: Family, dice: random.Random):
@@ -245,7 +228,7 @@ def test_swapped_sides_turn_the_sign(family: Family, dice: random.Random):
 # --- gaps
 
 
-@each_family
+@each_timed_family
 @given(st.randoms(use_true_random=False))
 @some
 def test_nothing_spans_a_gap(family: Family, dice: random.Random):
@@ -253,13 +236,12 @@ def test_nothing_spans_a_gap(family: Family, dice: random.Random):
     before, other, after = (at_noon(world(dice, 40, faults=0.0)) for _ in range(3))
     end = max(row["capture_time"] for rows in (before, other) for row in rows[0])
     book, trades = ([later(row, end - NOON + 1_700_000_001) for row in rows] for rows in after)
-    time = "interval_end" if family.name == "intervals" else "capture_time"
     names = names_of(family.cases)
 
     def behind(past: tuple[list[Row], list[Row]], product_id: str) -> pl.DataFrame:
         got = made(family, past[0] + book, past[1] + trades)
         first = min(row["capture_time"] for row in book if row["product_id"] == product_id)
-        return got.filter(pl.col("product_id") == product_id, pl.col(time).cast(pl.Int64) >= first)
+        return got.filter(pl.col("product_id") == product_id, pl.col(family.time).cast(pl.Int64) >= first)
 
     for product_id in {row["product_id"] for row in book}:
         one, two = behind(before, product_id), behind(other, product_id)
@@ -290,9 +272,23 @@ TIMES = ("capture_time", "server_time", "trade_time", "proven_since")
 
 
 def test_every_feature_is_a_case_and_every_case_a_feature():
-    cases = {case.feature for family in FAMILIES for case in family.cases}
-    made_here = {feature.name for feature in EVERY if feature.compute is not None}
-    assert cases == made_here
+    cases = [case.feature for family in FAMILIES for case in family.cases]
+    assert sorted([*cases, *JUDGED_ELSEWHERE]) == sorted(feature.name for feature in EVERY)
+
+
+ARITHMETIC = (
+    *("mid", "spread", "spread_bps", "spread_twa_{w}", "log_return", "return_{w}", "label_return_{h}"),
+    *("depth", "notional", "vamp", "sweep", "gravity", "n_bids", "n_asks", "imbalance_{x}bps"),
+    *("added", "executed", "cancelled", "unexplained", "label_time_to_move"),
+    *("signed_size", "vwap", "volume", "trade_count", "trade_imbalance"),
+)
+"""What features without a source are: sums and ratios that say themselves what they are."""
+
+
+def test_every_feature_has_a_definition_and_a_source():
+    for feature in EVERY:
+        assert feature.definition, feature.name
+        assert feature.source or any(word in feature.name for word in ARITHMETIC), feature.name
 
 
 def test_a_case_s_names_are_of_its_feature():
@@ -301,3 +297,8 @@ def test_a_case_s_names_are_of_its_feature():
         for case in family.cases:
             for name in case.names:
                 assert by_name[case.feature].read(name) is not None, (case.feature, name)
+
+
+def test_labels_look_ahead_and_nothing_else_does():
+    for feature in EVERY:
+        assert feature.looks_ahead == feature.name.startswith("label_"), feature.name

@@ -14,7 +14,9 @@ import timeline
 import wire
 
 import cbtools as cb
-from cbtools.schema import book_columns, schema
+from cbtools.book.rebuilder import BookOptions
+from cbtools.run.features import book_table, of_book
+from cbtools.schema import schema
 
 BY = ["product_id", "capture_time", "sequence_num", "line"]
 OPTIONS: list[dict[str, Any]] = [
@@ -58,9 +60,18 @@ def level2(recording) -> pl.DataFrame:
 @pytest.fixture(scope="module")
 def book(level2) -> pl.DataFrame:
     """Rebuild the book over all segments as one stream."""
-    book = cb.rebuild_book(level2).collect()
+    book = rebuilt(level2)
     assert set(book["book_state"]) == {"ok", "unproven"}  # both are tried
     return book
+
+
+def rebuilt(level2: Any, **options: Any) -> pl.DataFrame:
+    """Rebuild the book over all rows as one stream, with the features that a run adds."""
+    drops = options.get("gaps") == "drop"
+    plain = cb.rebuild_book(level2, **(options | ({"gaps": "mark"} if drops else {})))
+    names = [one.name for one in of_book(BookOptions(**options))]
+    book = cb.add_book_features(plain, names).collect()
+    return book.filter(pl.col("book_state") == "ok") if drops else book
 
 
 def config(by: tuple[str, ...] = ("product_id",), **options: Any) -> dict[str, Any]:
@@ -116,8 +127,8 @@ def everything(root: Path) -> dict[str, bytes]:
 def test_segment_by_segment_it_is_the_book_of_one_stream(recording, level2, tmp_path, options):
     """And so is the one rebuilt from the level2 that was written."""
     reports = run(recording, tmp_path, config(("product_id", "date"), **options))
+    assert written(tmp_path).equals(in_order(rebuilt(level2, **options)))
     expected = cb.rebuild_book(level2, **options).collect()
-    assert written(tmp_path).equals(in_order(expected))
     again = cb.scan_dataset(tmp_path, "level2").pipe(cb.rebuild_book, **options)
     assert in_order(again.collect()).equals(in_order(expected))
     one = again.filter(pl.col("product_id") == "ETH-USD").collect()
@@ -129,7 +140,7 @@ def test_segment_by_segment_it_is_the_book_of_one_stream(recording, level2, tmp_
 @pytest.mark.parametrize("by", [(), ("date", "hour"), ("is_snapshot", "side"), ("connection", "product_id")])
 def test_however_it_is_partitioned(recording, tmp_path, by):
     run(recording[:2], tmp_path, config(by))
-    expected = cb.scan_raw(list(recording[:2]), "level2").pipe(cb.rebuild_book).collect()
+    expected = rebuilt(cb.scan_raw(list(recording[:2]), "level2"))
     assert written(tmp_path).select(expected.columns).equals(in_order(expected))
 
 
@@ -154,7 +165,7 @@ def test_each_segment_alone_with_its_state_given(recording, book, tmp_path):
 def test_the_state_given_goes_before_those_that_are_kept(recording, mine):
     for path in recording:
         run([path], mine, state=cb.BookState())
-    alone = [cb.scan_raw(path, "level2").pipe(cb.rebuild_book).collect() for path in recording]
+    alone = [rebuilt(cb.scan_raw(path, "level2")) for path in recording]
     assert written(mine).equals(in_order(pl.concat(alone)))
     assert written(mine).height > 0
 
@@ -173,7 +184,8 @@ def test_the_state_kept_is_that_of_the_segments_so_far(recording, done):
 def test_the_columns_are_those_of_the_schema(recording, tmp_path, features):
     options = {"depth": 4, "bands_bps": (5, 12.5), "compute_features": features}
     (report,) = run(recording[:1], tmp_path, config(("product_id", "date"), **options))
-    columns = book_columns(4, (5, 12.5) if features else ())
+    shown = BookOptions(depth=4, bands_bps=(5, 12.5) if features else ())
+    columns = book_table(shown, features=features)
     expected = {column.name: column.dtype for column in columns if column.name != "product_id"}
     for part in report.written["book"].parts:
         assert pl.read_parquet_schema(part.path) == expected
@@ -181,6 +193,7 @@ def test_the_columns_are_those_of_the_schema(recording, tmp_path, features):
     scan = cb.scan_dataset(tmp_path, "book").collect_schema()
     assert list(scan) == [*(column.name for column in columns), "date"]
     assert any("bps" in name for name in scan) is features
+    assert ("ofi_4" in scan, "ofi_5" in scan, "bid_depth_4" in scan) == (features, False, features)
 
 
 @pytest.mark.parametrize("other", [{"depth": 2}, {"depth": 4}, {"depth": 3, "bands_bps": [5]}])
@@ -192,7 +205,7 @@ def test_books_of_other_columns_are_not_mixed(recording, tmp_path, other):
     assert everything(tmp_path) == before
     run(recording[:1], tmp_path, config(**other))  # all that there is may be written anew
     run(recording[1:2], tmp_path, config(**other))
-    expected = cb.rebuild_book(cb.scan_raw(list(recording[:2]), "level2"), **other).collect()
+    expected = rebuilt(cb.scan_raw(list(recording[:2]), "level2"), **other)
     assert written(tmp_path).equals(in_order(expected))
 
 
@@ -200,9 +213,11 @@ def test_by_default_the_book_lies_beside_the_other_tables(recording, tmp_path):
     report = cb.run_segment(recording[0], tmp_path)
     assert list(report.written) == ["level2", "market_trades", "ticker", "book"]
     assert [list(part.values) for part in report.written["book"].parts] == [["product_id", "date"]] * 2
-    expected = cb.scan_raw(recording[0], "level2").pipe(cb.rebuild_book).collect()
+    expected = rebuilt(cb.scan_raw(recording[0], "level2"))
     assert written(tmp_path).equals(in_order(expected))
-    assert list(written(tmp_path).columns) == schema("book").names()
+    usual = [column.name for column in book_table(BookOptions(), features=True)]
+    assert list(written(tmp_path).columns) == usual
+    assert usual[: len(schema("book"))] == schema("book").names()
 
 
 def test_without_reconstruct_lob_the_stream_goes_on_all_the_same(recording, level2, tmp_path):
@@ -325,7 +340,7 @@ def test_a_later_connection_that_ended_at_the_same_number_is_not_gone_on_from(tm
     (report,) = run([second], out)
     assert report.started_from == first.stem
     assert everything(out) == before
-    assert written(out).equals(in_order(cb.scan_raw(segments, "level2").pipe(cb.rebuild_book).collect()))
+    assert written(out).equals(in_order(rebuilt(cb.scan_raw(segments, "level2"))))
 
 
 # --- which states are kept
@@ -338,7 +353,7 @@ def test_only_the_newest_states_are_kept(recording, tmp_path, keep):
         for k, name in enumerate(kept(tmp_path)):  # written one after the other, whatever the clock's grain
             os.utime(tmp_path / "_state" / name, (n, n - len(kept(tmp_path)) + k))
         assert kept(tmp_path) == [f"{path.stem}.parquet" for path in recording[max(0, n - keep) : n]]
-    expected = cb.scan_raw(list(recording[:4]), "level2").pipe(cb.rebuild_book).collect()
+    expected = rebuilt(cb.scan_raw(list(recording[:4]), "level2"))
     assert written(tmp_path).equals(in_order(expected))
 
 
@@ -477,7 +492,7 @@ def test_a_segment_that_begins_with_repeats_of_the_one_before(tmp_path):
     rows = written(tmp_path / "out")
     assert rows["sequence_num"].to_list() == list(range(10))
     assert set(rows["book_state"]) == {"ok"}
-    one_stream = cb.scan_raw(segments, "level2").pipe(cb.rebuild_book).collect()
+    one_stream = rebuilt(cb.scan_raw(segments, "level2"))
     assert rows.equals(in_order(one_stream))
     for which in (2, 0, 3, 1):
         (again,) = run([segments[which]], tmp_path / "out")

@@ -6,8 +6,9 @@ import pytest
 
 import cbtools as cb
 from cbtools.book.rebuilder import BookOptions
+from cbtools.run.features import book_table, trades_table
 from cbtools.run.config import DEFAULT, Config, TableConfig, read_config
-from cbtools.schema import CHANNELS, book_columns
+from cbtools.schema import CHANNELS, book_columns, columns
 
 
 def with_options(**options):
@@ -19,11 +20,12 @@ def test_by_default_the_three_tables_of_the_market_are_written_and_the_book():
     assert read_config(None) == Config(
         (
             TableConfig("level2", ("product_id", "date")),
-            TableConfig("market_trades", ("product_id", "date")),
+            TableConfig("market_trades", ("product_id", "date"), trades_table(features=True)),
             TableConfig("ticker", ("date", "hour")),
-            TableConfig("book", ("product_id", "date"), book_columns()),
+            TableConfig("book", ("product_id", "date"), book_table(BookOptions(), features=True)),
         ),
         BookOptions(depth=10, on="message", gaps="mark", bands_bps=()),
+        features=True,
     )
 
 
@@ -67,7 +69,7 @@ def test_partitions_are_any_columns_and_date_and_hour_in_the_order_given(by):
 def test_the_book_is_partitioned_as_level2_by_the_columns_that_it_has(by, of_the_book):
     level2, book = read_config({"level2": {"partition_cols": by}}).tables
     assert level2 == TableConfig("level2", tuple(by))
-    assert book == TableConfig("book", of_the_book, book_columns())
+    assert book == TableConfig("book", of_the_book, book_table(BookOptions(), features=True))
 
 
 # --- the options of level2: what the book is
@@ -83,7 +85,7 @@ def test_the_book_has_its_options():
     given = {"depth": 3, "on": "bbo", "gaps": "drop", "bands_bps": [5, 12.5]}
     config = read_config(with_options(**given))
     assert config.book == BookOptions(**given)
-    assert config.tables[1].columns == book_columns(3, (5, 12.5))
+    assert config.tables[1].columns == book_table(BookOptions(**given), features=True)
 
 
 def test_an_option_left_out_has_its_default():
@@ -91,10 +93,23 @@ def test_an_option_left_out_has_its_default():
     assert read_config(with_options(bands_bps=(7,))).book == BookOptions(bands_bps=(7,))
 
 
-def test_without_compute_features_there_are_no_bands():
+def test_without_compute_features_there_are_none_and_no_bands():
     config = read_config(with_options(depth=2, bands_bps=[5], compute_features=False))
     assert config.book == BookOptions(depth=2)
     assert config.tables[1].columns == book_columns(2)
+    assert not config.features
+
+
+def test_trades_have_features_if_the_book_has():
+    plain = tuple(columns("market_trades"))
+    for options, has in (
+        ({}, True),
+        ({"compute_features": False}, False),
+        ({"reconstruct_lob": False}, False),
+    ):
+        config = read_config({"market_trades": {}, "level2": {"processor_options": options}})
+        assert (config.tables[0].columns == plain) is not has
+    assert read_config({"market_trades": {}}).tables[0].columns == plain
 
 
 @pytest.mark.parametrize("more", [{}, {"depth": 2, "bands_bps": [5]}])
@@ -115,7 +130,7 @@ def test_the_configuration_given_is_not_kept():
     bands.append(9)
     assert config.tables[0].partition_by == ("date",)
     assert config.book == BookOptions(bands_bps=(5,))
-    assert config.tables[1].columns == book_columns(bands_bps=[5])
+    assert config.tables[1].columns == book_table(BookOptions(bands_bps=(5,)), features=True)
 
 
 @pytest.mark.parametrize(

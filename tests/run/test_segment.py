@@ -126,7 +126,8 @@ def test_each_part_has_its_partition_s_rows_in_order(segments, one_stream, tmp_p
         assert parts.keys() == expected.keys()
         for values, part in parts.items():
             found = pl.read_parquet(part.path, hive_partitioning=False, glob=False)
-            assert found.equals(expected[values].select(found.columns))
+            raw_columns = [name for name in found.columns if name in raw.columns]
+            assert found.select(raw_columns).equals(expected[values].select(raw_columns))
             assert (part.rows, part.bytes) == (found.height, part.path.stat().st_size)
 
 
