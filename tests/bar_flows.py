@@ -30,7 +30,7 @@ EVEN_PRICES = (96, 98.5, 100, 100.25, 104, 128)
 EVEN_SIZES = (0, 0.125, 0.25, 0.5, 0.5, 1, 1, 1.75, 3, 20)
 CENTS = (64_930.57, 64_930.58, 64_931.1, 64_929.99)
 SATOSHIS = (1e-8, 0.1, 0.2, 0.3, 0.7, 1.1, 0.00012345, 9.9)
-THIRDS = (1 / 3, 1.0, 2 / 3, 0.1, 0.7, 1e-8, 7.7)
+THIRDS = (1 / 3, 1.0, 2 / 3, 0.1, 0.7, 7.7)
 VALUES = ((EVEN_PRICES, EVEN_SIZES), (CENTS, SATOSHIS), (EVEN_PRICES, THIRDS), (THIRDS, EVEN_SIZES))
 """Prices and sizes: sums of their products have no more digits than two doubles, or nothing ties."""
 SPANS = {"1ns": 1, "7ms": 7 * MS, "1s": 1000 * MS, "1m30s": 90_000 * MS}

@@ -17,18 +17,18 @@ _MISSING = np.nan
 
 
 @kernel
-def add_sizes(size: F64, first: int, end: int, out: F64) -> None:
-    """Add the sizes of the levels from ``first`` on."""
-    for k in range(first, end):
+def add_sizes(size: F64, end: int, out: F64) -> None:
+    """Add the sizes of the levels."""
+    for k in range(end):
         for i in range(size.shape[1]):
             q = size[k, i]
             out[i] += q if q == q else 0.0
 
 
 @kernel
-def add_notionals(price: F64, size: F64, first: int, end: int, out: F64) -> None:
-    """Add price times size of the levels from ``first`` on."""
-    for k in range(first, end):
+def add_notionals(price: F64, size: F64, end: int, out: F64) -> None:
+    """Add price times size of the levels."""
+    for k in range(end):
         for i in range(size.shape[1]):
             v = price[k, i] * size[k, i]
             out[i] += v if v == v else 0.0

@@ -25,12 +25,12 @@ from cbtools.features.impact import kyle_lambda as kyle_lambda
 from cbtools.features.impact import kyle_lambda_r2 as kyle_lambda_r2
 from cbtools.features.impact import kyle_lambda_se as kyle_lambda_se
 from cbtools.features.impact import kyle_lambda_t as kyle_lambda_t
-from cbtools.features.toxicity import corwin_schultz as corwin_schultz
 from cbtools.features.touch import microprice as microprice
 from cbtools.features.touch import microprice_dev_bps as microprice_dev_bps
 from cbtools.features.touch import mid as mid
 from cbtools.features.touch import spread as spread
 from cbtools.features.touch import spread_bps as spread_bps
+from cbtools.features.toxicity import corwin_schultz as corwin_schultz
 from cbtools.features.trades import effective_spread_bps as effective_spread_bps
 from cbtools.features.trades import lee_ready as lee_ready
 from cbtools.features.trades import notional as notional

@@ -28,10 +28,16 @@ _PARAMETERS: Final = {
     "levels": ("int", "Levels of a side that the frame shows."),
     "clock": ("str", "Which time the window is of. It may step back: its running maximum counts."),
 }
-_FRAMES: Final = {
-    "book": 'cb.scan_raw(cb.sample_path(), "level2", products=["BTC-USD"]).pipe(cb.rebuild_book)',
-    "market_trades": 'cb.scan_raw(cb.sample_path(), "market_trades", products=["BTC-USD"])',
+_BOOK = 'book = cb.scan_raw(cb.sample_path(), "level2").pipe(cb.rebuild_book)'
+_TRADES = 'trades = cb.scan_raw(cb.sample_path(), "market_trades")'
+_EXAMPLES: Final = {
+    "book": [_BOOK],
+    "market_trades": [_BOOK, _TRADES, "trades = cb.join_quotes(trades, book)"],
+    "intervals": [_BOOK, _TRADES, "intervals = cb.impact_intervals(trades, book)"],
+    "bars": [_TRADES, 'bars = cb.trade_bars(trades, "time", "10s")'],
 }
+_SHORT: Final = {"market_trades": "trades"}
+_CLOCKS: Final = {"intervals": "interval_end"}
 
 
 class RowFeature(Protocol):
@@ -111,7 +117,7 @@ def of_rows(
         def add(frame: pl.LazyFrame | pl.DataFrame, *values: Any, clock: str | None = None) -> pl.LazyFrame:
             return add_columns(frame, [named(feature, values)], rows(), clock=clock)
 
-        clocks = [("clock", "capture_time")] if terms is not None else []
+        clocks = [("clock", _CLOCKS.get(table, "capture_time"))] if terms is not None else []
         public: FrameFeature = _public(add, compute, feature, clocks, "polars.LazyFrame")
         return public
 
@@ -159,9 +165,9 @@ def _doc(what: str, name: str, feature: Feature, signature: inspect.Signature, r
     lines += ["Returns", "-------", returns, f"    The column, {feature.dtype}{unit}; {null}.", ""]
     if feature.source:
         lines += ["References", "----------", f"{feature.source}.", ""]
-    call = f"cb.features.{name}"
-    used = f"frame.select({call}())" if returns == "polars.Expr" else f"{call}(frame)"
+    call, rows = f"cb.features.{name}", _SHORT.get(feature.table, feature.table)
+    used = f"{rows}.select({call}())" if returns == "polars.Expr" else f"{call}({rows})"
     lines += ["Examples", "--------", ">>> import cbtools as cb"]
-    lines += [f">>> frame = {_FRAMES.get(feature.table, 'cb.features.example()')}"]
+    lines += [f">>> {line}" for line in _EXAMPLES[feature.table]]
     lines += [f">>> {used}.collect_schema().names()[-1]", repr(feature.usual[0])]
     return "\n".join(lines)

@@ -27,7 +27,7 @@ def _sizes(view: View, side: Side, k: int) -> F64:
 
         _, size = view.levels(side)
         out = np.zeros(size.shape[1])
-        add_sizes(size, 0, k, out)
+        add_sizes(size, k, out)
         return out
 
     return view.once((side, "size", k), total)
@@ -41,7 +41,7 @@ def _notionals(view: View, side: Side, k: int) -> F64:
 
         price, size = view.levels(side)
         out = np.zeros(size.shape[1])
-        add_notionals(price, size, 0, k, out)
+        add_notionals(price, size, k, out)
         return out
 
     return view.once((side, "notional", k), total)

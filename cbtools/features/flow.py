@@ -12,7 +12,7 @@ from cbtools.features.catalogue import Feature
 from cbtools.features.define import NO_ROW_BEFORE, NOT_COVERED, of_rows
 from cbtools.features.links import ProvenLinks
 from cbtools.features.stage import Rows
-from cbtools.features.view import View
+from cbtools.features.view import SIDES, View
 from cbtools.features.windows import Sums, Term, value
 
 F64 = npt.NDArray[np.float64]
@@ -39,11 +39,9 @@ def _linker() -> ProvenLinks:
 def _order_flow(view: View, k: int) -> F64:
     from cbtools._kernels.flow import order_flow
 
-    bid, bid_size = view.level("bid", k)
-    ask, ask_size = view.level("ask", k)
-    out = np.empty(len(bid))
+    bid, bid_size, ask, ask_size = (of(side, k) for side in SIDES for of in (view.price, view.size))
     codes, before, follows, _ = view.links
-    last = view.carried(("quote", k), (4,))
+    last, out = view.carried(("quote", k), (4,)), np.empty(len(bid))
     order_flow(bid, bid_size, ask, ask_size, codes, before, follows, last, out)
     return out
 

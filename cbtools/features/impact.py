@@ -67,8 +67,9 @@ def impact_intervals(
     polars.LazyFrame
         A row a product and interval, in the order of time, from the first boundary at or behind the book's
         first row to the last at or before its last: product_id; interval_end (Datetime ns UTC); mid at its
-        end and proven_since of its row of the book; mid_change (quote currency) and log_return over the interval, null where a mid is not
-        known or the book was not the same throughout; signed_volume (Σ D size, base currency),
+        end, and proven_since of its row of the book; mid_change (quote currency) and log_return over the
+        interval, null where a mid is not known or the book was not the same throughout; signed_volume
+        (Σ D size, base currency),
         signed_sqrt_notional (Σ D √notional), notional (quote currency) and n_trades, 0 where nothing was
         traded. The frames are held in memory while the query runs.
 

@@ -14,8 +14,8 @@ def regress(frame: pl.LazyFrame | pl.DataFrame, y: str, x: str) -> pl.LazyFrame:
     Parameters
     ----------
     frame : polars.LazyFrame or polars.DataFrame
-        Rows with both columns and, if there are several products, product_id. Rows in which either is null or
-        not finite are left out.
+        Rows with both columns and, if there are several products, product_id. Rows in which either is null
+        or not finite are left out.
     y, x : str
         Names of the columns: what is explained, and by what.
 

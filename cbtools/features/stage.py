@@ -147,7 +147,7 @@ class Adder:
         self._depth = _levels(computed, depth_of(schema))
         self._tapes: dict[int, Tape] = {}
         self._plan()
-        ok = {*rows.ok.meta.root_names()} if rows.ok is not None else set()
+        ok = {*rows.ok.meta.root_names()} if rows.ok is not None and self._of_rows else set()
         self.needed = _used(computed, rows, depth_of(schema)) | (ok & {*schema})
         self._linked = any(not one.feature.of_one_row for one in computed)
         if self._linked:

@@ -27,21 +27,20 @@ def mid(view: View) -> F64:
 @of_row("spread", "book", definition="a - b", unit=_QUOTE, ok=IS_OK)
 def spread(view: View) -> F64:
     """Give the distance of the best ask from the best bid."""
-    return view.level("ask", 1)[0] - view.level("bid", 1)[0]
+    return view.price("ask") - view.price("bid")
 
 
 @of_row("spread_bps", "book", definition="1e4 (a - b) / m", unit="bps of mid", ok=IS_OK)
 def spread_bps(view: View) -> F64:
     """Give the spread relative to mid."""
-    return 1e4 * (view.level("ask", 1)[0] - view.level("bid", 1)[0]) / view.mid()
+    return 1e4 * (view.price("ask") - view.price("bid")) / view.mid()
 
 
 def _above_mid(view: View) -> F64:
     """Give microprice - m, the differences first: their digits would be lost in the prices'."""
-    bid, bid_size = view.level("bid", 1)
-    ask, ask_size = view.level("ask", 1)
-    mid = view.mid()
-    return ((ask - mid) * bid_size + (bid - mid) * ask_size) / (bid_size + ask_size)
+    above, below = view.price("ask") - view.mid(), view.price("bid") - view.mid()
+    bid_size, ask_size = view.size("bid"), view.size("ask")
+    return (above * bid_size + below * ask_size) / (bid_size + ask_size)
 
 
 _GATHERAL = "Gatheral & Oomen 2010 (weighted mid)"
@@ -50,9 +49,8 @@ _GATHERAL = "Gatheral & Oomen 2010 (weighted mid)"
 @of_row("microprice", "book", definition="(a qb + b qa) / (qb + qa)", unit=_QUOTE, source=_GATHERAL, ok=IS_OK)
 def microprice(view: View) -> F64:
     """Give the mid weighted by the sizes at the other side: near the side that has less."""
-    bid, bid_size = view.level("bid", 1)
-    ask, ask_size = view.level("ask", 1)
-    return (ask * bid_size + bid * ask_size) / (bid_size + ask_size)
+    bid_size, ask_size = view.size("bid"), view.size("ask")
+    return (view.price("ask") * bid_size + view.price("bid") * ask_size) / (bid_size + ask_size)
 
 
 @of_row(

@@ -84,7 +84,7 @@ class View:
 
     def mid(self) -> F64:
         """Give the mid of the best bid and ask."""
-        return self.once("mid of the best", lambda: (self.level("ask", 1)[0] + self.level("bid", 1)[0]) / 2.0)
+        return self.once("mid of the best", lambda: (self.price("ask") + self.price("bid")) / 2.0)
 
     def is_value(self, name: str, value: str) -> npt.NDArray[np.bool_]:
         """Tell where a column of texts has this value."""
@@ -108,9 +108,13 @@ class View:
 
     # --- the levels of a book
 
-    def level(self, side: Side, k: int) -> tuple[F64, F64]:
-        """Give price and size of a level."""
-        return self.column(f"{side}_price_{k}"), self.column(f"{side}_size_{k}")
+    def price(self, side: Side, k: int = 1) -> F64:
+        """Give the price of a level."""
+        return self.column(f"{side}_price_{k}")
+
+    def size(self, side: Side, k: int = 1) -> F64:
+        """Give the size of a level."""
+        return self.column(f"{side}_size_{k}")
 
     def levels(self, side: Side) -> tuple[F64, F64]:
         """Give prices and sizes of all levels that are needed, a row a level."""
