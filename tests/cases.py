@@ -6,6 +6,7 @@ it and in no catalogue.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -138,6 +139,15 @@ JUDGED_ELSEWHERE = {
     "integrated_ofi": "features/test_integrated.py",
 }
 """Features that are not added by their names, and the tests that compare them with their oracle."""
+
+
+CLOSE = 1e-12
+
+
+def differs(case: Case, got: float | None, expected: float | None) -> bool:
+    if got is None or expected is None:
+        return got is not expected
+    return not math.isclose(got, expected, rel_tol=CLOSE, abs_tol=case.near)
 
 
 def names_of(cases: Sequence[Case]) -> list[str]:

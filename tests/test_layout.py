@@ -20,7 +20,20 @@ def _package(name: str, *files: str) -> list[str]:
 # stands below them; that of the kernels holds their policy.
 ORDER = [
     *("errors", "schema", "lazy", "durable"),
-    *_package("_kernels", "__init__", "decode", "book", "levels", "flow", "windows", "clocks", "bars", "toxicity", "level_flow", "labels"),
+    *_package(
+        "_kernels",
+        "__init__",
+        "decode",
+        "book",
+        "levels",
+        "flow",
+        "windows",
+        "clocks",
+        "bars",
+        "toxicity",
+        "level_flow",
+        "labels",
+    ),
     *_package(
         "raw",
         "files",

@@ -82,7 +82,7 @@ def _multiply(high: float, low: float, p: float, e: float) -> Pair:
 
 @inner
 def _divide(high: float, low: float, p: float, e: float) -> Pair:
-    """Divide as on paper, two digits of a double each; not a number where the divisor is 0."""
+    """Divide as on paper, a double a digit."""
     first = high / p
     product, rest = _multiply(p, e, first, 0.0)
     remains, further = _add(high, low, -product, -rest)
@@ -140,6 +140,8 @@ def _close(
     if of_book:
         real[0, OFI] = real[0, OFI] if whole[FLOWS] > 0 else _MISSING
         real[0, SPREAD] = _divide(real[0, SPREAD], real[1, SPREAD], np.float64(whole[N]), 0.0)[0]
+    elif real[0, VOLUME] == 0.0:
+        real[0, VWAP] = _MISSING
     else:
         real[0, VWAP] = _divide(real[0, NOTIONAL], real[1, NOTIONAL], real[0, VOLUME], real[1, VOLUME])[0]
     for m in range(WHOLE_OUT):

@@ -94,6 +94,9 @@ def fit_slopes(price: F64, size: F64, mid: F64, end: int, out: F64) -> None:
             total += size[k, i]
             sum_x += abs(price[k, i] - mid[i])
             sum_y += total
+        out[i] = _MISSING
+        if n < 2:
+            continue
         mean_x, mean_y = sum_x / n, sum_y / n
         total, sxx, sxy = 0.0, 0.0, 0.0
         for k in range(n):
@@ -101,4 +104,5 @@ def fit_slopes(price: F64, size: F64, mid: F64, end: int, out: F64) -> None:
             x = abs(price[k, i] - mid[i]) - mean_x
             sxx += x * x
             sxy += x * (total - mean_y)
-        out[i] = sxy / sxx * (mid[i] / 1e4) if n > 1 and sxx > 0.0 else _MISSING
+        if sxx > 0.0:
+            out[i] = sxy / sxx * (mid[i] / 1e4)

@@ -22,9 +22,9 @@ def regress(frame: pl.LazyFrame | pl.DataFrame, y: str, x: str) -> pl.LazyFrame:
     Returns
     -------
     polars.LazyFrame
-        A row a product, in their order: product_id (if the frame has it), n (UInt32), slope, intercept, se (of
-        the slope; homoscedastic), t (slope / se) and r2 (all Float64). Null where they are not defined: fewer
-        than 3 rows, x or y constant, or a fit without residuals.
+        A row a product, in their order: product_id (if the frame has it), n (UInt32), slope, intercept, se
+        (of the slope; homoscedastic), t (slope / se) and r2 (all Float64). Null where they are not defined:
+        fewer than 3 rows, x or y constant, or a fit without residuals.
 
     Raises
     ------

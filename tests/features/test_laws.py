@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -11,14 +10,13 @@ import feature_flows
 import laws
 import polars as pl
 import pytest
-from cases import BOOK, DEPTH, FAMILIES, INTERVALS, JUDGED_ELSEWHERE, TRADES, Case, Family, names_of
+from cases import BOOK, DEPTH, FAMILIES, INTERVALS, JUDGED_ELSEWHERE, TRADES, Case, Family, differs, names_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cbtools.features.listing import EVERY
 
 Row = dict[str, Any]
-CLOSE = 1e-12
 EXAMPLES = 40
 
 
@@ -45,12 +43,6 @@ def frames(book: list[Row], trades: list[Row]) -> tuple[pl.DataFrame, pl.DataFra
 def made(family: Family, book: list[Row], trades: list[Row]) -> pl.DataFrame:
     names = names_of(family.cases)
     return family.ours(*frames(book, trades), names).collect()
-
-
-def differs(case: Case, got: float | None, expected: float | None) -> bool:
-    if got is None or expected is None:
-        return got is not expected
-    return not math.isclose(got, expected, rel_tol=CLOSE, abs_tol=case.near)
 
 
 @each_family
