@@ -209,7 +209,7 @@ def _learn(whole: I64, real: F64, b: Pair, s: Pair, theta: Pair, adaptive: int) 
     n = np.float64(whole[N])
     of_buy, of_sell = _divide(b[0], b[1], n, 0.0), _divide(s[0], s[1], n, 0.0)
     whole[LEARNT] += 1
-    if whole[LEARNT] == 1 or adaptive == 1:  # the bar's own values: n times theta / n
+    if whole[LEARNT] == 1:  # the bar's own values: n times theta / n
         real[0, MEAN_N], real[1, MEAN_N] = n, 0.0
         real[0, MEAN_BUY], real[1, MEAN_BUY] = of_buy
         real[0, MEAN_SELL], real[1, MEAN_SELL] = of_sell

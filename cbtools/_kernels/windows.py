@@ -120,25 +120,26 @@ def slide(
         if begins[k]:
             tail, high, low, undefined, something = tails[k], 0.0, 0.0, 0.0, 0.0
             continue
-        leaves = tail
-        tail = tails[k]
-        # what leaves the window, and at last what row i adds to it
-        while leaves <= tail:
-            adds = leaves == tail
-            j = np.int64(i) if adds else leaves + lag
-            leaves += 1
-            if j - lag < tail if adds else j >= i:
-                continue
-            p, e = _term(kind, a, b, shift, j, t)
-            sign = 1.0 if adds else -1.0
+        # what row i adds less what leaves the window, first by itself: the sums wait for one addition a row
+        leaves, tail = tail, tails[k]
+        plus, plus_low = 0.0, 0.0
+        if i - lag >= tail:
+            p, e = _term(kind, a, b, shift, np.int64(i), t)
             if p - p != 0.0 or e - e != 0.0:  # not finite
-                undefined += sign
+                undefined += 1.0
             elif p != 0.0:
-                something += sign
-                if something == 0.0:  # exactly, whatever was rounded before
-                    high, low = 0.0, 0.0
-                else:
-                    high, low = _add(high, low, sign * p, sign * e)
+                something += 1.0
+                plus, plus_low = p, e
+        for j in range(leaves + lag, min(tail + lag, i)):
+            p, e = _term(kind, a, b, shift, j, t)
+            if p - p != 0.0 or e - e != 0.0:
+                undefined -= 1.0
+            elif p != 0.0:
+                something -= 1.0
+                plus, plus_low = _add(plus, plus_low, -p, -e)
+        high, low = _add(high, low, plus, plus_low)
+        if something == 0.0:  # exactly, whatever was rounded before
+            high, low = 0.0, 0.0
         if rows[k] == 0 or undefined != 0.0:
             continue
         out[k], out_low[k] = high, low

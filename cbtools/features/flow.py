@@ -89,7 +89,7 @@ def _of_ofi(k: int = 1) -> tuple[Term, ...]:
 )  # fmt: skip
 def ofi_w(sums: Sums) -> F64:
     """Add the order flow imbalance of the best bid and ask over a window."""
-    return sums.term(0)
+    return sums.total[0]
 
 
 @of_rows(
@@ -98,7 +98,7 @@ def ofi_w(sums: Sums) -> F64:
 )  # fmt: skip
 def ofi_k_w(sums: Sums, k: int) -> F64:
     """Add the order flow imbalance of the k-th best levels over a window."""
-    return sums.term(0)
+    return sums.total[0]
 
 
 FEATURES: Final = tuple(function.feature for function in (ofi, ofi_k, log_return, ofi_w, ofi_k_w))

@@ -188,12 +188,9 @@ def _moments(x: str, y: str) -> tuple[Term, ...]:
 
 def _regressed(sums: Sums) -> tuple[F64, F64, F64, F64]:
     """Give n, and n² times var(x), cov(x, y), var(y); NaN where there are few intervals or x is constant."""
-    from cbtools._kernels.windows import regress
-
     n = sums.rows.astype(np.float64)
-    moments = np.empty((3, len(n)))
-    regress(n, sums.total, sums.rest, moments)
-    varies = (n > 2) & (moments[0] > _NO_VARIANCE * n * sums.term(2))
+    moments = sums.moments(n)
+    varies = (n > 2) & (moments[0] > _NO_VARIANCE * n * sums.total[2])
     return n, np.where(varies, moments[0], np.nan), moments[1], moments[2]
 
 
@@ -235,7 +232,7 @@ def kyle_lambda_t(sums: Sums) -> F64:
 def kyle_lambda_r2(sums: Sums) -> F64:
     """Add the R² of the regression behind Kyle's lambda."""
     n, xx, xy, yy = _regressed(sums)
-    return np.where(yy > _NO_VARIANCE * n * sums.term(4), xy * xy / (xx * yy), np.nan)
+    return np.where(yy > _NO_VARIANCE * n * sums.total[4], xy * xy / (xx * yy), np.nan)
 
 
 @_window(
@@ -262,7 +259,7 @@ def hasbrouck_lambda(sums: Sums) -> F64:
 )
 def amihud(sums: Sums) -> F64:
     """Add Amihud's illiquidity: the absolute return that a unit of notional comes with."""
-    return np.where(sums.term(1) > 0.0, sums.term(0) / sums.term(1), np.nan)
+    return np.where(sums.total[1] > 0.0, sums.total[0] / sums.total[1], np.nan)
 
 
 FEATURES: Final = tuple(

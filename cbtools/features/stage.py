@@ -20,8 +20,10 @@ from cbtools.lazy import Step, stateful
 F64 = npt.NDArray[np.float64]
 B1 = npt.NDArray[np.bool_]
 
-_SLICE: Final = 32_768
-"""So many rows are taken at a time: what is computed of them stays in the cache."""
+_SLICE: Final = 131_072
+"""So many rows are taken at a time: more would only need more memory."""
+_BLOCK: Final = 32_768
+"""So many for features of one row: the levels that they are computed of stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,10 @@ class Adder:
     ) -> None:
         computed = [one for one in chosen if one.feature.compute is not None]
         self.made = [one.name for one in computed]
-        self._of_rows = [one for one in computed if one.feature.terms is None]
+        self._of_rows = [one for one in computed if one.feature.of_one_row]
+        self._of_changes = [
+            one for one in computed if one.feature.terms is None and not one.feature.of_one_row
+        ]
         self._of_windows = [one for one in computed if one.feature.terms is not None]
         self._rows, self._clock = rows, clock
         self._linker, self._carried = rows.linker(), Carried()
@@ -173,7 +178,7 @@ class Adder:
         """Take the next rows, one at least; give their features."""
         parts = [self._add(batch.slice(k, _SLICE)) for k in range(0, batch.height, _SLICE)]
         made = []
-        for one in (*self._of_rows, *self._of_windows):
+        for one in (*self._of_rows, *self._of_changes, *self._of_windows):
             values = [part[one.name] for part in parts]
             whole = pl.Series(one.name, values[0] if len(values) == 1 else np.concatenate(values))
             made.append(whole.fill_nan(None).cast(one.feature.dtype))
@@ -182,26 +187,36 @@ class Adder:
     def _add(self, frame: pl.DataFrame) -> dict[str, F64]:
         links = self._linker(frame) if self._linked else None
         view = View(frame, self._rows.features, links, self._carried, self._depth)
-        ok = self._ok(frame)
-        made = {}
         with np.errstate(all="ignore"):
-            for one in self._of_rows:
-                values = view.compute(one)
-                made[one.name] = values if ok is None else np.where(ok, values, np.nan)
+            made = self._add_to_rows(frame)
+            made |= {one.name: view.compute(one) for one in self._of_changes}
             if links is not None and self._of_windows:
                 made |= self._add_windows(view, links)
         return made
 
+    def _add_to_rows(self, frame: pl.DataFrame) -> dict[str, F64]:
+        """Compute the features of one row, block by block; null where the rows are not ok."""
+        if not self._of_rows:
+            return {}
+        made = {one.name: np.empty(frame.height) for one in self._of_rows}
+        for k in range(0, frame.height, _BLOCK):
+            block = frame.slice(k, _BLOCK)
+            view, ok = View(block, self._rows.features, depth=self._depth), self._ok(block)
+            for one in self._of_rows:
+                values = view.compute(one)
+                made[one.name][k : k + _BLOCK] = values if ok is None else np.where(ok, values, np.nan)
+        return made
+
     def _ok(self, frame: pl.DataFrame) -> B1 | None:
         """Tell where features of one row are defined; None if everywhere."""
-        if self._rows.ok is None or not self._of_rows:
+        if self._rows.ok is None:
             return None
         ok = frame.select(self._rows.ok.fill_null(value=False)).to_series()
         return None if ok.all() else ok.to_numpy()
 
     def _add_windows(self, view: View, links: Links) -> dict[str, F64]:
         n = view.frame.height
-        made = {one.name: np.full(n, np.nan) for one in self._of_windows}
+        made: dict[str, F64] = {}
         columns = [view.column(name) for name in self._summed]
         assert self._clock is not None
         time = times_of(view.frame, self._clock)
@@ -212,8 +227,11 @@ class Adder:
             for one, window, terms in self._sources:
                 assert one.feature.compute is not None
                 values = one.feature.compute(sums[window].of(terms), **_without_window(one))
-                made[one.name][places] = values
-        return made
+                if len(values) == n:
+                    made[one.name] = values
+                else:
+                    made.setdefault(one.name, np.full(n, np.nan))[places] = values
+        return made if made else {one.name: np.full(n, np.nan) for one in self._of_windows}
 
 
 def _by_code(links: Links) -> Iterator[tuple[int, Any]]:

@@ -143,19 +143,19 @@ def _unless_empty(values: F64, count: F64) -> F64:
 @_window("vwap_{w}", "Σ p q / Σ q over (t - w, t]", (product("price", "size"), value("size")), unit=_QUOTE)
 def vwap(sums: Sums) -> F64:
     """Add the volume-weighted mean price over a window."""
-    return sums.term(0) / sums.term(1)
+    return sums.total[0] / sums.total[1]
 
 
 @_window("volume_{w}", "Σ q over (t - w, t]", (value("size"), value("_one")), unit=_BASE)
 def volume(sums: Sums) -> F64:
     """Add what was traded over a window."""
-    return _unless_empty(sums.term(0), sums.term(1))
+    return _unless_empty(sums.total[0], sums.total[1])
 
 
 @_window("trade_count_{w}", "trades in (t - w, t]", (value("_one"),), unit="trades")
 def trade_count(sums: Sums) -> F64:
     """Add how many trades there were over a window."""
-    return _unless_empty(sums.term(0), sums.term(0))
+    return _unless_empty(sums.total[0], sums.total[0])
 
 
 @_window(
@@ -165,7 +165,7 @@ def trade_count(sums: Sums) -> F64:
 )
 def trade_imbalance(sums: Sums) -> F64:
     """Add by how much buying outweighed selling over a window: 1 all buys, -1 all sells."""
-    return sums.term(0) / sums.term(1)
+    return sums.total[0] / sums.total[1]
 
 
 _PAIRS = (
@@ -188,11 +188,8 @@ _PAIRS = (
 )
 def roll_spread(sums: Sums) -> F64:
     """Add the spread that the bounce of trade prices implies."""
-    from cbtools._kernels.windows import regress
-
-    pairs = sums.term(5)
-    moments = np.empty((3, len(pairs)))
-    regress(pairs, sums.total, sums.rest, moments)
+    pairs = sums.total[5]
+    moments = sums.moments(pairs)
     covariance = moments[1] / (pairs * (pairs - 1))
     bounces = (pairs > 1) & (moments[1] < -_ROUNDING * moments[0])
     return np.where(bounces, 2 * np.sqrt(-covariance), np.nan)

@@ -33,7 +33,7 @@ def _squares() -> tuple[Term, ...]:
 @_window("return_{w}", "", "Σ r over (t - w, t], r the log returns of mid", lambda: (value("log_return"),))
 def return_w(sums: Sums) -> F64:
     """Add the log return of mid over a window."""
-    return sums.term(0)
+    return sums.total[0]
 
 
 _ANDERSEN = "Andersen & Bollerslev 1998"
@@ -42,13 +42,13 @@ _ANDERSEN = "Andersen & Bollerslev 1998"
 @_window("realized_variance_{w}", _ANDERSEN, "Σ r² over (t - w, t]", _squares)
 def realized_variance(sums: Sums) -> F64:
     """Add the realized variance of mid over a window: the sum of squared returns, not annualised."""
-    return sums.term(0)
+    return sums.total[0]
 
 
 @_window("realized_volatility_{w}", _ANDERSEN, "√(Σ r² over (t - w, t])", _squares)
 def realized_volatility(sums: Sums) -> F64:
     """Add the realized volatility of mid over a window: the root of the realized variance, not annualised."""
-    return np.sqrt(sums.term(0))
+    return np.sqrt(sums.total[0])
 
 
 @_window(
@@ -60,7 +60,7 @@ def realized_volatility(sums: Sums) -> F64:
 )
 def bipower_variation(sums: Sums) -> F64:
     """Add the bipower variation of mid over a window: a variance that jumps hardly move."""
-    return np.where(sums.rows > 1, np.pi / 2 * sums.term(0), np.nan)
+    return np.where(sums.rows > 1, np.pi / 2 * sums.total[0], np.nan)
 
 
 def _two_scales(K: int) -> tuple[Term, ...]:
@@ -79,7 +79,7 @@ def two_scale_variance(sums: Sums, K: int) -> F64:
     """Add the two-scale variance of mid over a window, which noise does not bias (small-sample form)."""
     n = sums.rows.astype(np.float64)
     share = (n - K + 1) / K / n
-    variance = (sums.term(0) / K - share * sums.term(1)) / (1 - share)
+    variance = (sums.total[0] / K - share * sums.total[1]) / (1 - share)
     return np.where(n >= K, variance, np.nan)
 
 
@@ -92,7 +92,7 @@ def two_scale_variance(sums: Sums, K: int) -> F64:
 )
 def spread_twa(sums: Sums) -> F64:
     """Add the time-weighted mean of the spread over a window."""
-    return sums.term(0) / sums.span
+    return sums.total[0] / sums.span
 
 
 FEATURES: Final = tuple(

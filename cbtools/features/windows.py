@@ -55,19 +55,22 @@ class Sums(NamedTuple):
     NaN where the window is not covered, or holds something undefined. ``rows`` are those in it.
     """
 
-    total: F64
-    rest: F64
+    total: list[F64]
+    rest: list[F64]
     rows: I64
     span: int
 
-    def term(self, m: int) -> F64:
-        """Give the sum of a term."""
-        total: F64 = self.total[m]
-        return total
-
     def of(self, terms: list[int]) -> Sums:
         """Give those of some terms."""
-        return Sums(self.total[terms], self.rest[terms], self.rows, self.span)
+        return Sums([self.total[m] for m in terms], [self.rest[m] for m in terms], self.rows, self.span)
+
+    def moments(self, n: F64) -> F64:
+        """Give n² times var(x), cov(x, y) and var(y), where the terms are x, y, xx, xy and yy."""
+        from cbtools._kernels.windows import regress
+
+        out = np.empty((3, len(n)))
+        regress(n, np.stack(self.total[:5]), np.stack(self.rest[:5]), out)
+        return out
 
 
 class Window(NamedTuple):
@@ -110,7 +113,7 @@ class Tape:
         kernels, n, span = self._kernels, end - begin, self._windows[w].span
         tails, rows, begins = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.bool_)
         kernels.edges(self._time, fresh, begin, end, span, self._marks[w], tails, begins, rows)
-        total, rest = np.empty((len(self._terms[w]), n)), np.empty((len(self._terms[w]), n))
+        total, rest = ([np.empty(n) for _ in self._terms[w]] for _ in range(2))
         for m, (term, kept) in enumerate(zip(self._terms[w], self._sums[w], strict=True)):
             kernels.slide(
                 self._time, self._values, begin, end, span, term, tails, begins, rows, kept, total[m], rest[m]

@@ -6,8 +6,8 @@ import pytest
 
 import cbtools as cb
 from cbtools.book.rebuilder import BookOptions
-from cbtools.run.features import book_table, trades_table
 from cbtools.run.config import DEFAULT, Config, TableConfig, read_config
+from cbtools.run.features import book_table, trades_table
 from cbtools.schema import CHANNELS, book_columns, columns
 
 
