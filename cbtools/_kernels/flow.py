@@ -24,6 +24,21 @@ THERE, CONNECTION, LARGEST, SNAPSHOT = np.arange(1, 5)
 BID, BID_SIZE, ASK, ASK_SIZE = np.arange(4)
 
 
+@kernel
+def encode(numbers: I64, code_of: I64, codes: I64, first: I64) -> int:
+    """Number the numbers anew, from 0 on, in the order in which they come; give how many there are.
+
+    ``code_of`` is -1 everywhere. ``first`` gets the place of each one's first.
+    """
+    n = 0
+    for i in range(len(numbers)):
+        if code_of[numbers[i]] < 0:
+            code_of[numbers[i]], first[n] = n, i
+            n += 1
+        codes[i] = code_of[numbers[i]]
+    return n
+
+
 @inner
 def _before(code: np.int64, last: I64, i: int) -> np.int64:
     place = last[code, PLACE]

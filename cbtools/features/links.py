@@ -35,6 +35,9 @@ class Products:
     """Gives products their codes, in the order in which they come."""
 
     def __init__(self) -> None:
+        from cbtools._kernels import flow
+
+        self._kernels = flow
         self.names: dict[str | None, int] = {}
 
     def __call__(self, frame: pl.DataFrame) -> I64:
@@ -45,9 +48,10 @@ class Products:
         product = frame["product_id"]
         if bool(product.eq_missing(product.head(1)).all()):
             return np.full(frame.height, self._code(product[0]))
-        found = product.unique(maintain_order=True)
-        codes = pl.Series([self._code(name) for name in found], dtype=pl.Int64)
-        return product.replace_strict(found, codes, return_dtype=pl.Int64).to_numpy()
+        numbers = product.cast(pl.Categorical()).to_physical().cast(pl.Int64).fill_null(-1).to_numpy() + 1
+        codes, first = np.empty(len(numbers), np.int64), np.empty(int(numbers.max()) + 1, np.int64)
+        n = self._kernels.encode(numbers, np.full(len(first), -1), codes, first)
+        return np.array([self._code(name) for name in product.gather(first[:n])])[codes]
 
     def _code(self, name: str | None) -> int:
         return self.names.setdefault(name, len(self.names))

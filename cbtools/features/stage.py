@@ -243,7 +243,10 @@ def _by_code(links: Links) -> Iterator[tuple[int, Any]]:
         yield int(codes[0]), slice(None)
         return
     usable = np.flatnonzero(links.usable)
-    order = usable[np.argsort(codes[usable], kind="stable")]
-    found, firsts = np.unique(codes[order], return_index=True)
-    for code, places in zip(found, np.split(order, firsts[1:]), strict=True):
-        yield int(code), places
+    codes = codes[usable]
+    few = codes.astype(np.uint16) if codes.max() < 2**16 else codes  # numpy sorts short integers by radix
+    order = usable[np.argsort(few, kind="stable")]
+    counts = np.bincount(codes)
+    for code, places in enumerate(np.split(order, np.cumsum(counts)[:-1])):
+        if counts[code]:
+            yield code, places
