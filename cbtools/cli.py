@@ -56,15 +56,20 @@ def inspect(raw: Raw, /, *, progress: bool = True) -> None:
 
 @app.command
 def describe(table: str | None = None, /) -> None:
-    """Describe the columns of a table, or list the tables.
+    """Describe the columns of a table, or all features, or list the tables.
 
     Parameters
     ----------
     table
-        E.g. level2.
+        E.g. level2; or ``features``, for the catalogue of them.
     """
     if table is None:
-        print("\n".join(TABLES))
+        print("\n".join([*TABLES, "features"]))
+        return
+    if table == "features":
+        for name, of, definition, unit, _, source in cb.catalogue().iter_rows():
+            told = "; ".join(text for text in (definition, unit, source) if text)
+            print(f"{name:<40} {of:<13} {told}")
         return
     for column, dtype, unit, meaning, null in cb.describe(table).iter_rows():
         print(f"{column:<18} {dtype:<36} {unit:<15} {meaning}" + (f" (null: {null})" if null else ""))

@@ -166,7 +166,14 @@ def test_inspect_takes_compressed_segments(call, recording, tmp_path):
 
 
 def test_describe_lists_the_tables(call):
-    assert call("describe") == (0, "".join(f"{table}\n" for table in TABLES), "")
+    assert call("describe") == (0, "".join(f"{table}\n" for table in (*TABLES, "features")), "")
+
+
+def test_describe_lists_the_features(call):
+    code, printed, _ = call("describe", "features")
+    assert code == 0
+    assert [line.split()[0] for line in printed.splitlines()] == cb.catalogue()["name"].to_list()
+    assert "Cont, Kukanov & Stoikov 2014" in printed
 
 
 @pytest.mark.parametrize("table", TABLES)

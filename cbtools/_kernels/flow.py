@@ -26,7 +26,7 @@ BID, BID_SIZE, ASK, ASK_SIZE = np.arange(4)
 
 @kernel
 def encode(numbers: I64, code_of: I64, codes: I64, first: I64) -> int:
-    """Number the numbers anew, from 0 on, in the order in which they come; give how many there are.
+    """Give numbers others, from 0 on, in the order in which they come; and tell how many there are.
 
     ``code_of`` is -1 everywhere. ``first`` gets the place of each one's first.
     """

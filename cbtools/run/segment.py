@@ -68,8 +68,11 @@ def run_segment(
         Table → ``{"partition_cols": [...], "processor_options": {...}}``; the tables named are written. By
         default level2 and market_trades by product_id and date, and ticker by date and hour. Options of
         level2: ``reconstruct_lob`` (the table ``book`` beside level2; true by default), ``depth``, ``on``,
-        ``gaps`` and ``bands_bps`` as in `cbtools.rebuild_book`, and ``compute_features`` (true by default;
-        false: no bands).
+        ``gaps`` and ``bands_bps`` as in `cbtools.rebuild_book`, and ``compute_features`` (true by default):
+        the usual features of the book, as of `cbtools.add_book_features` over all segments as one stream
+        (of ``on="bbo"`` without order flow below the best); and to trades notional, signed_size, and the
+        best bid and ask and mid when they were received, with effective_spread_bps. False: without these,
+        and no bands.
     state : BookState, optional
         The state to start from, whatever is in ``out/_state/``; ``BookState()`` to start from nothing.
     keep_states : int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from cbtools.features.listing import EVERY
 
 Row = dict[str, Any]
-EXAMPLES = 40
+EXAMPLES = 500 if os.environ.get("CBTOOLS_FULL") else 12
 
 
 def each(families: Sequence[Family]) -> Any:
