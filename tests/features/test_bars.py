@@ -235,6 +235,22 @@ def test_a_learnt_threshold_is_met_exactly():
     assert bars_of(rows, "tick_imbalance", 3, *names, adaptive=5) == [(5, True), (5, True), (1, True)]
 
 
+def test_a_learnt_threshold_of_nothing_is_not_taken():
+    """Two fifths of the way from -1/3 to 1/2 is 0, whatever is rounded: the threshold stays 2."""
+    rows = [
+        trade(number, aggressor_side={"b": "buy", "s": "sell"}[side])
+        for number, side in enumerate("bsbsss" + "sbbb" + "b", start=1)
+    ]
+    names = ("n_trades", "is_complete")
+    assert bars_of(rows, "tick_imbalance", 2, *names, adaptive=4) == [(6, True), (4, True), (1, False)]
+
+
+def test_time_begins_anew_with_the_run():
+    rows = [trade(20), trade(1, connection=2)]
+    bars = same_as_oracle(rows, "time", "1s")
+    assert bars["start"].cast(pl.Int64).to_list() == [NOON + 2000 * MS, NOON]
+
+
 def test_a_learnt_threshold_outlives_a_restart():
     rows = [trade(1), trade(2), trade(3), trade(9), trade(10), trade(11), trade(12)]
     names = ("run", "n_trades", "is_complete")

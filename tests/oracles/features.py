@@ -159,6 +159,8 @@ def vamp(row: Row, k: int) -> Fraction:
 def sweep(row: Row, way: str, x: float) -> Fraction | None:
     left, base = Fraction(x), Fraction(0)
     for price, size in levels(row, "ask" if way == "buy" else "bid"):
+        if left == 0:
+            break
         spent = min(left, price * size)
         base += spent / price
         left -= spent
