@@ -48,7 +48,9 @@ def with_modules(names: list[str]) -> list[str]:
 
 
 def is_of(value: Any, module: str) -> bool:
-    return (inspect.isfunction(value) or inspect.isclass(value)) and value.__module__ == module
+    """Tell whether a function or class is handed out by a module: its own, or of a file of the package."""
+    public = inspect.isfunction(value) or inspect.isclass(value)
+    return public and (value.__module__ == module or value.__module__.startswith(f"{module}."))
 
 
 NAMES = with_modules(public_names())

@@ -112,6 +112,7 @@ def add_trade_features(
     features: Names | None = None,
     *,
     at: pl.LazyFrame | pl.DataFrame | None = None,
+    at_clock: str | None = None,
     holes: Holes = "restart",
     clock: str = "capture_time",
 ) -> pl.LazyFrame:
@@ -129,6 +130,8 @@ def add_trade_features(
         Rows with product_id and the clock, e.g. of a book or a grid of times: each gets the features of the
         trades in the window before it. They must be features over windows (but not roll_spread). The frames
         are then held in memory while the query runs.
+    at_clock : str, optional
+        The time of these rows, as ``"sample_time"`` of those that `sample_time` gives; by default the clock.
     holes : {"restart", "ignore"}
         What a missing trade_id means: trades are missing, and windows begin anew; or nothing, for trades that
         were filtered. A new connection, or a snapshot, always begins anew.
@@ -160,7 +163,8 @@ def add_trade_features(
     chosen = choose(usual if features is None else features, TRADES, "trade")
     ignore = holes == "ignore"
     if at is not None:
-        return windows_at(trades, at, chosen, ignore_holes=ignore, clock=clock)
+        own = clock if at_clock is None else at_clock
+        return windows_at(trades, at, chosen, ignore_holes=ignore, clock=clock, at_clock=own)
     return add_columns(trades, chosen, trade_rows(ignore_holes=ignore), clock=clock)
 
 

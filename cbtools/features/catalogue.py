@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any, Final, Literal
 
 import polars as pl
 
-from cbtools.errors import ConfigError, unknown_name
+from cbtools.errors import ConfigError
 from cbtools.schema import Column
 
 Table = Literal["book", "market_trades", "intervals", "bars"]
@@ -194,7 +195,10 @@ def choose(names: str | Iterable[str], features: Sequence[Feature], what: str) -
             raise ConfigError(f"a feature is named by a text, e.g. 'ofi_5s', not {name!r}")
         found = fnmatch.filter(usual, name) if _PATTERN & {*name} else [name]
         if not found:
-            raise unknown_name(f"{what} feature (nothing fits the pattern)", name, usual)
+            raise ConfigError(
+                f"no {what} feature fits the pattern {name!r}. A pattern is matched with the usual names: "
+                f"{', '.join(usual)}"
+            )
         for one in found:
             chosen.setdefault(one, _read(one, features, usual, what))
     return list(chosen.values())
@@ -206,7 +210,11 @@ def _read(name: str, features: Sequence[Feature], usual: Collection[str], what: 
         if read is not None:
             _check(read)
             return read
-    raise unknown_name(f"{what} feature", name, usual)
+    near = difflib.get_close_matches(name, usual, n=1, cutoff=0.5)
+    hint = f": did you mean {near[0]!r}?" if near else "."
+    raise ConfigError(
+        f"unknown {what} feature {name!r}{hint} cb.catalogue() lists them, with their parameters"
+    )
 
 
 def _check(chosen: Chosen) -> None:

@@ -145,7 +145,7 @@ def _public(
     public.__name__ = public.__qualname__ = compute.__name__
     public.__module__ = compute.__module__
     public.__signature__ = signature  # type: ignore[attr-defined]
-    public.__doc__ = _doc(compute.__doc__ or "", public.__name__, feature, signature, returns)
+    public.__doc__ = _doc(inspect.getdoc(compute) or "", public.__name__, feature, signature, returns)
     public.feature = feature  # type: ignore[attr-defined]
     return public
 
@@ -154,7 +154,9 @@ def _doc(what: str, name: str, feature: Feature, signature: inspect.Signature, r
     """Write the docstring, from the one line of what and the row of the catalogue."""
     frame = f"Rows of {feature.table}, in the order in which they came."
     told = {"frame": ("polars.LazyFrame or polars.DataFrame", frame), **_PARAMETERS}
-    lines = [what.strip(), "", f"``{feature.name}`` = {feature.definition}", ""]
+    first, _, more = what.partition("\n")
+    lines = [first, "", f"``{feature.name}`` = {feature.definition}", ""]
+    lines += [more.strip(), ""] if more else []
     if signature.parameters:
         lines += ["Parameters", "----------"]
         for key in signature.parameters:

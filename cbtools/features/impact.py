@@ -48,6 +48,7 @@ def impact_intervals(
     *,
     every: str = "1s",
     clock: str = "capture_time",
+    book_clock: str | None = None,
 ) -> pl.LazyFrame:
     """Lay mid changes and what was traded side by side, in equal intervals of time.
 
@@ -60,7 +61,10 @@ def impact_intervals(
     every : str
         Length of an interval, as ``"1s"``. Intervals are (t - every, t], t a multiple of it since the epoch.
     clock : str
-        The time, in both frames, that they are of.
+        The trades' time that they are of.
+    book_clock : str, optional
+        The book's; by default the same. By ``clock="trade_time", book_clock="server_time"`` both are the
+        exchange's: trades, which are sent in batches of 250 ms, do not come behind what they did to the book.
 
     Returns
     -------
@@ -92,10 +96,13 @@ def impact_intervals(
         ("product_id", "price", "size", "aggressor_side", "is_snapshot"),
         ("product_id", "bid_price_1", "ask_price_1", "book_state", "proven_since"),
     )
-    for schema, what, columns in zip(schemas, ("market_trades", "book"), needed, strict=True):
-        check_clock(schema, clock, what)
+    book_clock = clock if book_clock is None else book_clock
+    for schema, time, what, columns in zip(
+        schemas, (clock, book_clock), ("market_trades", "book"), needed, strict=True
+    ):
+        check_clock(schema, time, what)
         require(schema, columns, what)
-    mids = sample_time(book.lazy().select(clock, *needed[1]), every, clock=clock)
+    mids = sample_time(book.lazy().select(book_clock, *needed[1]), every, clock=book_clock)
     live = trades.lazy().filter(~pl.col("is_snapshot"), pl.col(clock).is_not_null())
 
     def frames(_: list[str], predicate: pl.Expr | None) -> Iterator[pl.DataFrame]:

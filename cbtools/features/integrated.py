@@ -35,7 +35,8 @@ class IntegratedOfi:
     """Weights by which the order flow of several levels becomes one number; fitted on a past sample.
 
     ``weights`` are those of ofi_1, ofi_2, ..., with Σ |w| = 1; ``mean_depth`` is the mean size of a level,
-    base currency; ``share`` is the part of the variance that the first principal component explains.
+    base currency; ``share`` is the part of the variance that the first principal component explains;
+    ``window`` is the span of the flows, if they are sums over windows.
 
     Examples
     --------
@@ -50,9 +51,12 @@ class IntegratedOfi:
     weights: tuple[float, ...]
     mean_depth: float
     share: float
+    window: str | None = None
 
     @classmethod
-    def fit(cls, frame: pl.LazyFrame | pl.DataFrame, levels: int = 10) -> IntegratedOfi:
+    def fit(
+        cls, frame: pl.LazyFrame | pl.DataFrame, levels: int = 10, *, window: str | None = None
+    ) -> IntegratedOfi:
         """Fit the weights to a sample: of a time before that in which they are applied, or they look ahead.
 
         Parameters
@@ -63,6 +67,8 @@ class IntegratedOfi:
             memory.
         levels : int
             How many levels to take.
+        window : str, optional
+            Take the flows over a window, ofi_1_{window}, ofi_2_{window}, ..., as ``"10s"``.
 
         Returns
         -------
@@ -86,13 +92,13 @@ class IntegratedOfi:
         >>> import polars as pl
         >>> sizes = {"bid_size_1": [4.0, 4.0], "ask_size_1": [8.0, 8.0], "book_state": ["ok", "ok"]}
         >>> IntegratedOfi.fit(pl.DataFrame({"ofi_1": [1.0, -2.0], **sizes}), levels=1)
-        IntegratedOfi(weights=(1.0,), mean_depth=6.0, share=1.0)
+        IntegratedOfi(weights=(1.0,), mean_depth=6.0, share=1.0, window=None)
         """
         schema = check_frame(frame, "book")
         if isinstance(levels, bool) or not isinstance(levels, int) or levels < 1:
             raise ConfigError(f"levels must be a whole number, 1 or more, not {levels!r}")
         ranks = range(1, levels + 1)
-        flows = [f"ofi_{k}" for k in ranks]
+        flows = [_flow(k, window) for k in ranks]
         for name in flows:
             if name not in schema:
                 raise ConfigError(f"the frame lacks {name}: add_book_features(book, [..., {name!r}]) adds it")
@@ -100,7 +106,7 @@ class IntegratedOfi:
         require(schema, (*sizes, "book_state"), "book")
         rows = frame.lazy().select(*flows, *sizes, "book_state").collect()
         weights, share = _first_component(rows.select(pl.col(flows).cast(pl.Float64)))
-        return cls(weights, _mean_depth(rows, levels), share)
+        return cls(weights, _mean_depth(rows, levels), share, window)
 
     def apply(self) -> pl.Expr:
         """Give the integrated order flow imbalance of a row, from its ofi_1, ofi_2, ...
@@ -118,8 +124,12 @@ class IntegratedOfi:
         >>> flows.select(integrated.apply())["integrated_ofi"].to_list()
         [1.0, None]
         """
-        terms = [weight * pl.col(f"ofi_{k}") for k, weight in enumerate(self.weights, start=1)]
+        terms = [weight * pl.col(_flow(k, self.window)) for k, weight in enumerate(self.weights, start=1)]
         return (functools.reduce(operator.add, terms) / self.mean_depth).alias(_NAME)
+
+
+def _flow(k: int, window: str | None) -> str:
+    return f"ofi_{k}" if window is None else f"ofi_{k}_{window}"
 
 
 def _first_component(flows: pl.DataFrame) -> tuple[tuple[float, ...], float]:

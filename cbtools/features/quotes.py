@@ -12,9 +12,21 @@ from cbtools.features.stage import check_clock, check_frame
 from cbtools.schema import TIME, Column
 
 QUOTE: Final = (
-    Column("best_bid", pl.Float64, "quote currency", "best bid before the trade", "there is no quote"),
+    Column(
+        "best_bid",
+        pl.Float64,
+        "quote currency",
+        "best bid of the last ok row of the book when the trade was received",
+        "there is no quote",
+    ),
     Column("best_bid_size", pl.Float64, "base currency", "size at the best bid", "there is no quote"),
-    Column("best_ask", pl.Float64, "quote currency", "best ask before the trade", "there is no quote"),
+    Column(
+        "best_ask",
+        pl.Float64,
+        "quote currency",
+        "best ask of the last ok row of the book when the trade was received",
+        "there is no quote",
+    ),
     Column("best_ask_size", pl.Float64, "base currency", "size at the best ask", "there is no quote"),
     Column("mid", pl.Float64, "quote currency", "middle of best bid and ask", "there is no quote"),
     Column(

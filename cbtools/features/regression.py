@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from cbtools.errors import ConfigError
+from cbtools.errors import ConfigError, unknown_name
 from cbtools.features.stage import check_frame
 
 
@@ -42,7 +42,7 @@ def regress(frame: pl.LazyFrame | pl.DataFrame, y: str, x: str) -> pl.LazyFrame:
     schema = check_frame(frame, "frame")
     for name in (y, x):
         if name not in schema:
-            raise ConfigError(f"the frame lacks the column {name}: it has {', '.join(schema)}")
+            raise unknown_name("column of the frame", name, schema)
         if not schema[name].is_numeric():
             raise ConfigError(f"{name} must be a column of numbers, not of {schema[name]}")
     by = [name for name in ("product_id",) if name in schema]

@@ -99,7 +99,8 @@ def check_chosen(chosen: Sequence[Chosen], rows: Rows, schema: pl.Schema) -> Non
         for name in sorted(_used([one], rows, depth) - {*schema}):
             if one.feature.compute is None:
                 raise ConfigError(f"{one.name} is not in the frame; it is made by: {one.feature.definition}")
-            raise ConfigError(f"{one.name} needs the column {name}, which the frame lacks")
+            hint = ": join_quotes adds it" if (rows.what, name) == ("market_trades", "mid") else ""
+            raise ConfigError(f"{one.name} needs the column {name}, which the frame lacks{hint}")
 
 
 def needed_columns(chosen: Chosen, depth: int) -> list[str]:

@@ -50,6 +50,7 @@ def windows_at(
     *,
     ignore_holes: bool,
     clock: str,
+    at_clock: str,
 ) -> pl.LazyFrame:
     """Add the trades' windows to the rows of another frame; see `add_trade_features`."""
     for one in chosen:
@@ -57,13 +58,16 @@ def windows_at(
             raise ConfigError(
                 f"{one.name} belongs to a trade: at other rows there are only sums over windows"
             )
-    for frame, what, needed in ((trades, "market_trades", _OF_TRADES), (at, "at", ("product_id",))):
+    for frame, time, what, needed in (
+        (trades, clock, "market_trades", _OF_TRADES),
+        (at, at_clock, "at", ("product_id",)),
+    ):
         schema = check_frame(frame, what)
-        check_clock(schema, clock, what)
+        check_clock(schema, time, what)
         require(schema, needed, what)
     numbered = at.lazy().with_row_index(_INDEX)
-    timed = pl.col(clock).is_not_null()
-    rows_at = numbered.filter(timed).select("product_id", clock, _INDEX, price=0.0, size=0.0)
+    timed = numbered.filter(pl.col(at_clock).is_not_null())
+    rows_at = timed.select("product_id", _INDEX, pl.col(at_clock).alias(clock), price=0.0, size=0.0)
     # a trade without a clock counts at the time of the one before
     reached = pl.col(clock).cum_max().forward_fill().over("product_id").alias(_REACHED)
     known = trades.lazy().select(*_OF_TRADES, clock, reached)

@@ -59,7 +59,11 @@ def realized_volatility(sums: Sums) -> F64:
     null=f"{NOT_COVERED}, or it has fewer than 2 returns",
 )
 def bipower_variation(sums: Sums) -> F64:
-    """Add the bipower variation of mid over a window: a variance that jumps hardly move."""
+    """Add the bipower variation of mid over a window, which jumps hardly move; sample the rows first.
+
+    Most rows of a book leave mid where it is, and a product with a return of 0 is 0: take it of rows that
+    `cbtools.sample_time` gives, with ``clock="sample_time"``.
+    """
     return np.where(sums.rows > 1, np.pi / 2 * sums.total[0], np.nan)
 
 
