@@ -18,7 +18,13 @@ BTC ETH SOL XRP DOGE ADA LINK SUI AVAX LTC HBAR XLM SHIB BCH PEPE
 UNI AAVE DOT NEAR BONK ICP APT FIL ATOM ARB ETC ALGO INJ OP RENDER
 """
 TABLES = ("level2", "market_trades", "ticker")
-BOOK, RUN, PLAIN = "run_segment", "run_segment without the book", "read_raw + write_parquet, unpartitioned"
+ALL, BOOK, RUN = "run_segment", "run_segment without features", "run_segment without the book"
+PLAIN = "read_raw + write_parquet, unpartitioned"
+NO_FEATURES = {
+    "level2": {"processor_options": {"compute_features": False}},
+    "market_trades": {},
+    "ticker": {},
+}
 NO_BOOK = {"level2": {"processor_options": {"reconstruct_lob": False}}, "market_trades": {}, "ticker": {}}
 
 
@@ -38,7 +44,8 @@ def main() -> None:
         report = cb.run_segment(path, out / "dataset")
         print(f"{len(products)} products: {report.raw.lines:,} lines, {len(report.written)} tables")
         jobs = {
-            BOOK: lambda path=path: cb.run_segment(path, out / "dataset"),
+            ALL: lambda path=path: cb.run_segment(path, out / "dataset"),
+            BOOK: lambda path=path: cb.run_segment(path, out / "no features", channel_config=NO_FEATURES),
             RUN: lambda path=path: cb.run_segment(path, out / "no book", channel_config=NO_BOOK),
             PLAIN: lambda path=path: plain(path, out),
         }

@@ -64,7 +64,7 @@ def add_columns(
         def step(batch: pl.DataFrame | None) -> pl.DataFrame:
             if batch is None or batch.is_empty():
                 return pl.DataFrame(schema={name: made[name] for name in columns})
-            return batch.with_columns(adder(batch)).select(columns)
+            return batch.with_columns(*adder(batch)).select(columns)
 
         return needed, step
 
@@ -143,6 +143,7 @@ class Adder:
     ) -> None:
         computed = [one for one in chosen if one.feature.compute is not None]
         self.made = [one.name for one in computed]
+        self._dtypes = {one.name: one.feature.dtype for one in computed}
         self._of_rows = [one for one in computed if one.feature.of_one_row]
         self._of_changes = [
             one for one in computed if one.feature.terms is None and not one.feature.of_one_row
@@ -175,15 +176,17 @@ class Adder:
         summed = [name for w in self._windows for term in w.terms for name in (term.column, term.other)]
         self._summed = list(dict.fromkeys(name for name in summed if name))
 
-    def __call__(self, batch: pl.DataFrame) -> list[pl.Series]:
+    def __call__(self, batch: pl.DataFrame) -> pl.DataFrame:
         """Take the next rows, one at least; give their features."""
         parts = [self._add(batch.slice(k, _SLICE)) for k in range(0, batch.height, _SLICE)]
-        made = []
-        for one in (*self._of_rows, *self._of_changes, *self._of_windows):
-            values = [part[one.name] for part in parts]
-            whole = pl.Series(one.name, values[0] if len(values) == 1 else np.concatenate(values))
-            made.append(whole.fill_nan(None).cast(one.feature.dtype))
-        return made
+        made = (
+            parts[0]
+            if len(parts) == 1
+            else {name: np.concatenate([part[name] for part in parts]) for name in self.made}
+        )
+        frame = pl.DataFrame({name: made[name] for name in self.made}).fill_nan(None)  # all at once
+        others = {name: dtype for name, dtype in self._dtypes.items() if dtype != pl.Float64}
+        return frame.cast(others) if others else frame  # type: ignore[arg-type]
 
     def _add(self, frame: pl.DataFrame) -> dict[str, F64]:
         links = self._linker(frame) if self._linked else None
