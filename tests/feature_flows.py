@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from hypothesis import settings
 
 from cbtools import lazy, schema
 
@@ -287,6 +288,11 @@ def frame_of(rows: Sequence[Row], kind: str, depth: int = schema.BOOK_DEPTH) -> 
 
 
 # --- what tests do with them
+
+
+def some(usual: int) -> settings:
+    """Try so many random examples, and with ``--full`` thirty times as many."""
+    return settings(max_examples=usual * (30 if os.environ.get("CBTOOLS_FULL") else 1))
 
 
 def in_pieces(dice: random.Random, frame: pl.DataFrame) -> pl.LazyFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
@@ -155,16 +156,17 @@ def _doc(what: str, name: str, feature: Feature, signature: inspect.Signature, r
     frame = f"Rows of {feature.table}, in the order in which they came."
     told = {"frame": ("polars.LazyFrame or polars.DataFrame", frame), **_PARAMETERS}
     first, _, more = what.partition("\n")
-    lines = [first, "", f"``{feature.name}`` = {feature.definition}", ""]
+    lines = [first, "", *_wrapped(f"``{feature.name}`` = {feature.definition}"), ""]
     lines += [more.strip(), ""] if more else []
     if signature.parameters:
         lines += ["Parameters", "----------"]
         for key in signature.parameters:
-            lines += [f"{key} : {told[key][0]}", f"    {told[key][1]}"]
+            lines += [f"{key} : {told[key][0]}", *_wrapped(told[key][1], "    ")]
         lines.append("")
     unit = f", {feature.unit}" if feature.unit else ""
     null = f"null where {feature.null}" if feature.null else "never null"
-    lines += ["Returns", "-------", returns, f"    The column, {feature.dtype}{unit}; {null}.", ""]
+    lines += ["Returns", "-------", returns]
+    lines += [*_wrapped(f"The column, {feature.dtype}{unit}; {null}.", "    "), ""]
     if feature.source:
         lines += ["References", "----------", f"{feature.source}.", ""]
     call, rows = f"cb.features.{name}", _SHORT.get(feature.table, feature.table)
@@ -173,3 +175,7 @@ def _doc(what: str, name: str, feature: Feature, signature: inspect.Signature, r
     lines += [f">>> {line}" for line in _EXAMPLES[feature.table]]
     lines += [f">>> {used}.collect_schema().names()[-1]", repr(feature.usual[0])]
     return "\n".join(lines)
+
+
+def _wrapped(text: str, indent: str = "") -> list[str]:
+    return textwrap.wrap(text, 100, initial_indent=indent, subsequent_indent=indent)

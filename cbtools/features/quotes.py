@@ -116,6 +116,11 @@ def join_quotes(
     ):
         check_clock(schema, time, what)
         require(schema, needed, what)
+    if schemas[0][clock] != schemas[1][book_clock]:
+        raise ConfigError(
+            f"{clock} of the trades is {schemas[0][clock]}, and {book_clock} of the book "
+            f"{schemas[1][book_clock]}: cast one of them"
+        )
     oldest = None if tolerance is None else span_ns(tolerance)
     names = [column.name for column in QUOTE]
     quotes = (

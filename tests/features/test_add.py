@@ -113,6 +113,12 @@ def test_a_name_that_cannot_be_meant(book, names, said):
         (lambda b, t: cb.add_impact_features(b, "kyle_lambda_5s"), "kyle_lambda_5s needs the column mid"),
         (lambda b, t: cb.join_quotes(t, b, tolerance="5"), "'5' is no time span"),
         (lambda b, t: cb.join_quotes(t, b, clock="x"), "unknown clock of the market_trades frame 'x'"),
+        (
+            lambda b, t: cb.join_quotes(
+                t, b.cast({"server_time": pl.Datetime("us", "UTC")}), book_clock="server_time"
+            ),
+            "capture_time of the trades is .*, and server_time of the book .*: cast one of them",
+        ),
         (lambda b, t: cb.join_quotes(b, t), "lacks the column is_snapshot"),
         (lambda b, t: cb.side_audit(t), "lacks the column mid"),
         (lambda b, t: cb.impact_intervals(t, b, every="0s"), "longer than nothing"),

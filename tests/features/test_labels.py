@@ -9,7 +9,7 @@ import laws
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from oracles import labels as oracle
 from oracles import trades as trade_oracle
@@ -30,7 +30,7 @@ OF_TRADES = (
     *("label_price_impact_1s_bps", "label_price_impact_1m30s_bps", "label_price_impact_5s_bps"),
 )
 dices = st.randoms(use_true_random=False)
-some = settings(max_examples=50)
+some = flows.some(20)
 
 
 def draw(dice: random.Random, depth: int = 1) -> list[flows.Row]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -12,13 +11,12 @@ import laws
 import polars as pl
 import pytest
 from cases import BOOK, DEPTH, FAMILIES, INTERVALS, JUDGED_ELSEWHERE, TRADES, Case, Family, differs, names_of
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cbtools.features.listing import EVERY
 
 Row = dict[str, Any]
-EXAMPLES = 500 if os.environ.get("CBTOOLS_FULL") else 12
 
 
 def each(families: Sequence[Family]) -> Any:
@@ -28,7 +26,7 @@ def each(families: Sequence[Family]) -> Any:
 each_family = each(FAMILIES)
 each_timed_family = each([family for family in FAMILIES if family.time])
 each_of_rows = each([family for family in FAMILIES if family.time == "capture_time"])
-some = settings(max_examples=EXAMPLES)
+some = feature_flows.some(12)
 # by their seeds: a world of several hundred rows is not made clearer by shrinking
 dices = st.builds(random.Random, st.integers(0, 2**32 - 1))
 

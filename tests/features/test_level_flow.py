@@ -8,7 +8,7 @@ import feature_flows as flows
 import laws
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from oracles import labels as oracle
 
@@ -20,7 +20,7 @@ DEPTH = 3
 WHATS = ("added", "cancelled", "executed", "unexplained")
 OTHER = {"bid": "ask", "ask": "bid", "buy": "sell", "sell": "buy"}
 dices = st.randoms(use_true_random=False)
-some = settings(max_examples=50)
+some = flows.some(20)
 
 
 def names_of(levels: int) -> list[str]:
