@@ -181,7 +181,7 @@ def choose(names: str | Iterable[str], features: Sequence[Feature], what: str) -
 
     Examples
     --------
-    >>> from cbtools.features import BOOK
+    >>> from cbtools.features.listing import BOOK
     >>> [chosen.name for chosen in choose(["ofi_5s", "imbalance_[13]"], BOOK, "book")]
     ['ofi_5s', 'imbalance_1', 'imbalance_3']
     """
