@@ -18,8 +18,8 @@ B1 = npt.NDArray[np.bool_]
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
 
-# kinds of terms: the value of a column; the product of one with another `shift` rows before; the square of
-# the log change over `shift` rows; the integral over time of a column that holds from row to row
+# kinds of terms: the value of a column; the product of two; the square of the log change over `shift` rows;
+# the integral over time of a column that holds from row to row
 VALUE, PRODUCT, LOG_CHANGE, INTEGRAL = np.arange(4)
 # columns of `terms`, a row a term
 KIND, A, B, SHIFT, LAG = np.arange(5)
@@ -62,7 +62,7 @@ def _term(kind: np.int64, a: F64, b: F64, shift: np.int64, i: np.int64, t: I64) 
     if kind == VALUE:
         return a[i], 0.0
     if kind == PRODUCT:
-        return _times(a[i], b[i - shift])
+        return _times(a[i], b[i])
     if kind == LOG_CHANGE:
         y = np.log1p((a[i] - a[i - shift]) / a[i - shift])
         return _times(y, y)

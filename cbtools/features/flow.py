@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -28,7 +29,7 @@ _OFI = (
 
 def book_rows() -> Rows:
     """Give what is to be known of the rows of a book."""
-    changes = (ofi.feature, ofi_k.feature, log_return.feature, _ABSOLUTE)
+    changes = (ofi.feature, ofi_k.feature, log_return.feature, *_SUMMED)
     return Rows("book", (*touch.FEATURES, *depth.FEATURES, *changes), _linker, touch.IS_OK)
 
 
@@ -69,14 +70,23 @@ def log_return(view: View) -> F64:
     return np.where(view.links.follows, np.log1p((view.mid() - before) / before), np.nan)
 
 
-def _absolute_return(view: View) -> F64:
-    return np.abs(view.column("log_return"))
+def _squared_return(view: View) -> F64:
+    return view.column("log_return") ** 2
 
 
-_ABSOLUTE: Final = Feature(
-    "absolute_return", "book", "|r|", "", "", ("absolute_return",), NO_ROW_BEFORE, compute=_absolute_return
+def _product_of_returns(view: View) -> F64:
+    return np.abs(view.column("log_return") * view.before("log_return"))
+
+
+def _summed(name: str, compute: Callable[[View], F64]) -> Feature:
+    return Feature(name, "book", "", "", "", (name,), "", compute=compute)
+
+
+_SUMMED: Final = (
+    _summed("squared_return", _squared_return),
+    _summed("product_of_returns", _product_of_returns),
 )
-"""Only summed over windows."""
+"""What is only summed over windows."""
 
 
 def _of_ofi(k: int = 1) -> tuple[Term, ...]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from cbtools.features.define import NOT_COVERED, FrameFeature, of_rows
 from cbtools.features.flow import book_rows
-from cbtools.features.windows import Sums, Term, integral, log_change, product, value
+from cbtools.features.windows import Sums, Term, integral, log_change, value
 
 F64 = npt.NDArray[np.float64]
 
@@ -27,7 +27,7 @@ def _window(
 
 
 def _squares() -> tuple[Term, ...]:
-    return (product("log_return", "log_return"),)
+    return (value("squared_return"),)
 
 
 @_window("return_{w}", "", "Σ r over (t - w, t], r the log returns of mid", lambda: (value("log_return"),))
@@ -55,7 +55,7 @@ def realized_volatility(sums: Sums) -> F64:
     "bipower_variation_{w}",
     "Barndorff-Nielsen & Shephard 2004",
     "(π/2) Σ |r_i| |r_{i-1}| over the pairs in (t - w, t]",
-    lambda: (product("absolute_return", "absolute_return", pairs=True),),
+    lambda: (value("product_of_returns", lag=1),),
     null=f"{NOT_COVERED}, or it has fewer than 2 returns",
 )
 def bipower_variation(sums: Sums) -> F64:
@@ -68,7 +68,7 @@ def bipower_variation(sums: Sums) -> F64:
 
 
 def _two_scales(K: int) -> tuple[Term, ...]:
-    return (log_change("mid", K), product("log_return", "log_return"))
+    return (log_change("mid", K), value("squared_return"))
 
 
 @_window(

@@ -29,14 +29,14 @@ class Term(NamedTuple):
     lag: int = 0
 
 
-def value(column: str) -> Term:
-    """Sum a column."""
-    return Term(_VALUE, column)
+def value(column: str, *, lag: int = 0) -> Term:
+    """Sum a column, each value as long as the ``lag`` rows before its own are in the window, too."""
+    return Term(_VALUE, column, lag=lag)
 
 
-def product(column: str, other: str, *, pairs: bool = False) -> Term:
-    """Sum the products of two columns; of ``pairs``, a row's with the other one's in the row before."""
-    return Term(_PRODUCT, column, other, int(pairs), int(pairs))
+def product(column: str, other: str) -> Term:
+    """Sum the products of two columns, exactly: for what cancels behind them."""
+    return Term(_PRODUCT, column, other)
 
 
 def log_change(column: str, rows: int) -> Term:
