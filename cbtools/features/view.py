@@ -55,9 +55,13 @@ class View:
         self._codes = int(self.links.codes.max(initial=-1)) + 1
 
     def once(self, key: object, compute: Callable[[], F64]) -> F64:
-        """Give what is computed once for the batch."""
+        """Give what is computed once for the batch; read only, as what comes of Polars mostly is.
+
+        (A kernel would be compiled anew for the others.)
+        """
         if key not in self._known:
             self._known[key] = compute()
+            self._known[key].flags.writeable = False
         return self._known[key]
 
     def column(self, name: str) -> F64:
