@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, get_args
 
 import polars as pl
 
 from cbtools.book.state import BookState
 from cbtools.book.top import top_of
-from cbtools.errors import ConfigError, unknown_name
+from cbtools.errors import ConfigError
 from cbtools.features.catalogue import choose
 from cbtools.features.flow import book_rows
 from cbtools.features.impact import interval_rows
+from cbtools.features.links import Holes, ignores
 from cbtools.features.listing import BOOK, INTERVALS, TRADES
 from cbtools.features.stage import add_columns, check_frame
 from cbtools.features.trades import trade_rows
@@ -21,7 +21,6 @@ from cbtools.features.view import depth_of
 from cbtools.schema import BOOK_DEPTH, book_columns
 
 Names = str | Iterable[str]
-Holes = Literal["restart", "ignore"]
 
 
 def usual_of_book(levels: int, *, deep_flow: bool = True) -> tuple[str, ...]:
@@ -157,11 +156,9 @@ def add_trade_features(
     Int8
     """
     schema = check_frame(trades, "market_trades")
-    if holes not in get_args(Holes):
-        raise unknown_name("value of holes", holes, get_args(Holes))
+    ignore = ignores(holes)
     usual = ["notional", "signed_size", *(["effective_spread_bps"] if "mid" in schema else [])]
     chosen = choose(usual if features is None else features, TRADES, "trade")
-    ignore = holes == "ignore"
     if at is not None:
         own = clock if at_clock is None else at_clock
         return windows_at(trades, at, chosen, ignore_holes=ignore, clock=clock, at_clock=own)

@@ -5,20 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from numbers import Real
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, get_args
 
 import numpy as np
 import polars as pl
 
 from cbtools.errors import ConfigError, unknown_name
 from cbtools.features.catalogue import span_ns
-from cbtools.features.links import TradeLinks
+from cbtools.features.links import Holes, TradeLinks, ignores
 from cbtools.features.open_bars import BARS, BOOK_BARS, By, OfBook, OfTrades, Rule, schema_of
 from cbtools.features.quotes import require
 from cbtools.features.stage import check_clock, check_frame
 from cbtools.lazy import Step, stateful
-
-Holes = Literal["restart", "ignore"]
 
 _TRADES: Final = (*TradeLinks.columns, "price", "size", "aggressor_side")
 _BOOK: Final = (
@@ -97,14 +95,13 @@ def trade_bars(
     """
     schema = check_frame(trades, "market_trades")
     rule = _rule(by, size, adaptive)
-    if holes not in get_args(Holes):
-        raise unknown_name("value of holes", holes, get_args(Holes))
+    ignore_holes = ignores(holes)
     check_clock(schema, clock, "market_trades")
     require(schema, _TRADES, "market_trades")
     needed = _needed(_TRADES, clock, schema)
 
     def start(columns: list[str]) -> tuple[list[str], Step]:
-        open_bars = OfTrades(rule, clock, ignore_holes=holes == "ignore")
+        open_bars = OfTrades(rule, clock, ignore_holes=ignore_holes)
         return needed, lambda batch: open_bars(batch).select(columns)
 
     return stateful(trades.lazy(), start, schema_of(BARS), f"BARS by {by}", by="product_id")

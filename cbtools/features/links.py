@@ -5,16 +5,20 @@ A row that follows another goes on with its run; any other begins a new one, of 
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from cbtools.errors import unknown_name
 from cbtools.schema import TIME
 
 B1 = npt.NDArray[np.bool_]
 I64 = npt.NDArray[np.int64]
+
+Holes = Literal["restart", "ignore"]
+"""What a missing trade_id means: that trades are missing, or (of trades that were filtered) nothing."""
 
 NO_TIME: Final = int(np.iinfo(np.int64).min)
 
@@ -118,6 +122,13 @@ class TradeLinks(_Linker):
             codes, connection.astype(np.int64), trade_id, snapshot, self._ignore_holes, last, before, follows
         )
         return Links(codes, before, follows, np.ones(frame.height, np.bool_))
+
+
+def ignores(holes: Holes) -> bool:
+    """Tell whether holes mean nothing; refuse what is no option."""
+    if holes not in get_args(Holes):
+        raise unknown_name("value of holes", holes, get_args(Holes))
+    return holes == "ignore"
 
 
 def times_of(frame: pl.DataFrame, clock: str) -> I64:

@@ -10,10 +10,10 @@ import numpy.typing as npt
 import polars as pl
 
 from cbtools.errors import ConfigError, unknown_name
-from cbtools.features.bars import Holes, amount, trade_bars, whole_number
+from cbtools.features.bars import amount, trade_bars, whole_number
 from cbtools.features.catalogue import choose
 from cbtools.features.define import of_rows
-from cbtools.features.links import Links, Products, ProvenLinks
+from cbtools.features.links import Holes, Links, Products, ProvenLinks
 from cbtools.features.open_bars import BARS, schema_of
 from cbtools.features.stage import Rows, add_columns, check_frame
 from cbtools.features.view import View
