@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Final
 
 import polars as pl
@@ -45,33 +45,36 @@ def trades_table(*, features: bool) -> tuple[Column, ...]:
     return (*plain, first, second, *_QUOTE, third)
 
 
-@dataclass
 class Quotes:
-    """Finds for trades the quote that prevailed when they were received, batch by batch."""
+    """Finds for trades the quote that prevailed when they were received, batch by batch.
 
-    last: pl.DataFrame
+    It begins with the quotes that a state ended with.
+    """
 
-    @classmethod
-    def after(cls, state: BookState | None, *, ignore_gaps: bool) -> Quotes:
-        """Begin with the quotes that a state ended with."""
+    def __init__(self, state: BookState | None, *, ignore_gaps: bool) -> None:
         book = top_of(BookState() if state is None else state, 1, ignore_gaps=ignore_gaps)
         known = quotes_of(book.lazy().with_columns(line=pl.lit(-1, pl.Int64)), "line")
-        return cls(known.select(_QUOTED).collect())
+        self._last = known.select(_QUOTED).collect()
 
-    def __call__(self, trades: pl.DataFrame | None, book: pl.DataFrame) -> pl.DataFrame | None:
-        """Take the next rows of both; give the trades with their quotes."""
-        quotes = pl.concat([self.last, quotes_of(book.lazy(), "line").select(_QUOTED).collect()])
-        self.last = quotes.unique("product_id", keep="last", maintain_order=True).with_columns(
-            line=pl.lit(-1, pl.Int64)
-        )
-        if trades is None:
-            return None
-        names = [column.name for column in _QUOTE]
-        joined = trades.join_asof(
+    def join(self, trades: pl.DataFrame, book: pl.DataFrame | None) -> pl.DataFrame:
+        """Give trades the quotes before them: of the book's rows in the same batch, or the last before it."""
+        quotes = self._last.lazy()
+        if book is not None:
+            quotes = pl.concat([quotes, quotes_of(book.lazy(), "line").select(_QUOTED)])
+        joined = trades.lazy().join_asof(
             quotes, on="line", by="product_id", strategy="backward", check_sortedness=False
         )
         live = ~pl.col("is_snapshot")
-        return joined.with_columns(pl.when(live).then(pl.col(name)).alias(name) for name in names)
+        names = [column.name for column in _QUOTE]
+        return joined.with_columns(pl.when(live).then(pl.col(name)).alias(name) for name in names).collect()
+
+    def keep(self, book: pl.DataFrame) -> None:
+        """Keep each product's last quote of a batch's rows, for the next one's trades."""
+        tells = pl.col("book_state").is_in(["ok", "unproven"])
+        last = book.lazy().filter(tells).unique("product_id", keep="last", maintain_order=True)
+        quotes = quotes_of(last, "line").with_columns(line=pl.lit(-1, pl.Int64)).select(_QUOTED)
+        both = pl.concat([self._last.lazy(), quotes])
+        self._last = both.unique("product_id", keep="last", maintain_order=True).collect()
 
 
 class Features:
@@ -87,21 +90,26 @@ class Features:
             before = rows_before(state, options.depth, ignore_gaps=ignore)
             if before.height:
                 self._book(before)
-        self._quotes = Quotes.after(state, ignore_gaps=ignore)
+        self._quotes = Quotes(state, ignore_gaps=ignore)
         trades = pl.Schema({**schema("market_trades"), **{c.name: c.dtype for c in _QUOTE}})
         self._trades = Adder(_OF_TRADES, trade_rows(), trades)
         self._order = [column.name for column in trades_table(features=True)]
 
-    def book(self, book: pl.DataFrame) -> pl.DataFrame:
-        """Add those of the book; rows that are not ok are there until now, so that they can be told."""
-        if not book.height:
-            return book
+    def __call__(self, tables: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
+        """Take the next batch's tables; give them with the features of the book and of trades."""
+        made, book, trades = dict(tables), tables.get("book"), tables.get("market_trades")
+        if self._of_trades and trades is not None and trades.height:
+            made["market_trades"] = self._with_quotes(trades, book)
+        if book is not None:
+            self._quotes.keep(book)
+            made["book"] = self._of_book(book)
+        return made
+
+    def _of_book(self, book: pl.DataFrame) -> pl.DataFrame:
         book = book.hstack(self._book(book))
+        # until now they are there, so that it can be told what follows what
         return book.filter(pl.col("book_state") == "ok") if self._drop else book
 
-    def trades(self, trades: pl.DataFrame | None, book: pl.DataFrame) -> pl.DataFrame | None:
-        """Add those of trades, which the rows of the book in the same batch are needed for."""
-        quoted = self._quotes(trades, book) if self._of_trades else None
-        if quoted is None or not quoted.height:
-            return trades
+    def _with_quotes(self, trades: pl.DataFrame, book: pl.DataFrame | None) -> pl.DataFrame:
+        quoted = self._quotes.join(trades, book)
         return quoted.hstack(self._trades(quoted)).select(self._order)

@@ -236,13 +236,10 @@ def _with_book(reading: Reading, follower: Follower, features: Features | None) 
     """Add the rows of the book to each batch, and features to its rows and to trades."""
     for batch in reading:
         book = follower(batch.tables.get("level2"))
-        if features is not None:
-            trades = features.trades(batch.tables.get("market_trades"), book)
-            if trades is not None:
-                batch.tables["market_trades"] = trades
-            book = features.book(book)
         if book.height:
             batch.tables["book"] = book
+        if features is not None:
+            batch.tables.update(features(batch.tables))
         yield batch
 
 
