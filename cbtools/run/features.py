@@ -22,6 +22,10 @@ from cbtools.schema import Column, book_columns, columns, schema
 _QUOTE: Final = tuple(column for column in QUOTE if column.name != "quote_time")
 """A state does not tell when its last quote came, and the cut of the input must not change a column."""
 _QUOTED: Final = ("product_id", "line", *(column.name for column in _QUOTE))
+_OF_BOOK: Final = (
+    *("product_id", "line", "book_state"),
+    *("bid_price_1", "bid_size_1", "ask_price_1", "ask_size_1"),
+)
 _OF_TRADES: Final = choose(["notional", "signed_size", "effective_spread_bps"], TRADES, "trade")
 
 
@@ -56,25 +60,29 @@ class Quotes:
         known = quotes_of(book.lazy().with_columns(line=pl.lit(-1, pl.Int64)), "line")
         self._last = known.select(_QUOTED).collect()
 
-    def join(self, trades: pl.DataFrame, book: pl.DataFrame | None) -> pl.DataFrame:
-        """Give trades the quotes before them: of the book's rows in the same batch, or the last before it."""
-        quotes = self._last.lazy()
+    def __call__(self, trades: pl.DataFrame | None, book: pl.DataFrame | None) -> pl.DataFrame | None:
+        """Take a batch's trades and rows of the book; give the trades with the quotes before them."""
+        quotes = self._last
         if book is not None:
-            quotes = pl.concat([quotes, quotes_of(book.lazy(), "line").select(_QUOTED)])
+            new = quotes_of(book.lazy().select(_OF_BOOK), "line").select(_QUOTED).collect()
+            quotes = pl.concat([quotes, new])
+            self._last = _newest(quotes).with_columns(line=pl.lit(-1, pl.Int64))
+        if trades is None:
+            return None
         joined = trades.lazy().join_asof(
-            quotes, on="line", by="product_id", strategy="backward", check_sortedness=False
+            quotes.lazy(), on="line", by="product_id", strategy="backward", check_sortedness=False
         )
         live = ~pl.col("is_snapshot")
         names = [column.name for column in _QUOTE]
         return joined.with_columns(pl.when(live).then(pl.col(name)).alias(name) for name in names).collect()
 
-    def keep(self, book: pl.DataFrame) -> None:
-        """Keep each product's last quote of a batch's rows, for the next one's trades."""
-        tells = pl.col("book_state").is_in(["ok", "unproven"])
-        last = book.lazy().filter(tells).unique("product_id", keep="last", maintain_order=True)
-        quotes = quotes_of(last, "line").with_columns(line=pl.lit(-1, pl.Int64)).select(_QUOTED)
-        both = pl.concat([self._last.lazy(), quotes])
-        self._last = both.unique("product_id", keep="last", maintain_order=True).collect()
+
+def _newest(quotes: pl.DataFrame) -> pl.DataFrame:
+    """Give each product's last row."""
+    product = quotes["product_id"]
+    if quotes.is_empty() or (product == product[0]).all():
+        return quotes.tail(1)
+    return quotes.unique("product_id", keep="last", maintain_order=True)
 
 
 class Features:
@@ -98,18 +106,15 @@ class Features:
     def __call__(self, tables: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
         """Take the next batch's tables; give them with the features of the book and of trades."""
         made, book, trades = dict(tables), tables.get("book"), tables.get("market_trades")
-        if self._of_trades and trades is not None and trades.height:
-            made["market_trades"] = self._with_quotes(trades, book)
+        if self._of_trades:
+            quoted = self._quotes(trades, book)
+            if quoted is not None:
+                made["market_trades"] = quoted.hstack(self._trades(quoted)).select(self._order)
         if book is not None:
-            self._quotes.keep(book)
-            made["book"] = self._of_book(book)
+            made["book"] = self._with_features(book)
         return made
 
-    def _of_book(self, book: pl.DataFrame) -> pl.DataFrame:
+    def _with_features(self, book: pl.DataFrame) -> pl.DataFrame:
         book = book.hstack(self._book(book))
         # until now they are there, so that it can be told what follows what
         return book.filter(pl.col("book_state") == "ok") if self._drop else book
-
-    def _with_quotes(self, trades: pl.DataFrame, book: pl.DataFrame | None) -> pl.DataFrame:
-        quoted = self._quotes.join(trades, book)
-        return quoted.hstack(self._trades(quoted)).select(self._order)
