@@ -94,6 +94,21 @@ class Chosen:
         return Column(self.name, feature.dtype, feature.unit, feature.definition, feature.null)
 
 
+class Names:
+    """Reads names by some features, those that are computed of rows; each name once."""
+
+    def __init__(self, features: Sequence[Feature] = ()) -> None:
+        self._features = [f for f in features if f.compute is not None and f.terms is None]
+        self._read: dict[str, Chosen | None] = {}
+
+    def __call__(self, name: str) -> Chosen | None:
+        """Give the feature that a name is of, if it is one's."""
+        if name not in self._read:
+            read = (feature.read(name) for feature in self._features)
+            self._read[name] = next((chosen for chosen in read if chosen is not None), None)
+        return self._read[name]
+
+
 def _value(key: str, text: str) -> int | float:
     if _KINDS[key] == _SPAN:
         return span_ns(text)

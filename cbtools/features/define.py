@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 import polars as pl
 
-from cbtools.features.catalogue import Feature, Table, named, parameters_of
+from cbtools.features.catalogue import Feature, Names, Table, named, parameters_of
 from cbtools.features.stage import Rows, add_columns, needed_columns
 from cbtools.features.view import View
 from cbtools.features.windows import Term
@@ -90,7 +90,7 @@ def of_row(
             def of_series(series: Sequence[pl.Series]) -> pl.Series:
                 frame = pl.DataFrame([s.alias(name) for s, name in zip(series, columns, strict=True)])
                 with np.errstate(all="ignore"):
-                    made = View(frame, (), depth=depth).compute(chosen)
+                    made = View(frame, Names(), depth=depth).compute(chosen)
                 return pl.Series(made).fill_nan(None)
 
             made = pl.map_batches(columns, of_series, return_dtype=pl.Float64(), is_elementwise=True)

@@ -13,6 +13,7 @@ import polars as pl
 
 from cbtools.errors import ConfigError, DatasetError
 from cbtools.features import touch
+from cbtools.features.catalogue import Names
 from cbtools.features.flow import book_rows
 from cbtools.features.links import NO_TIME, Links, ProvenLinks, TradeLinks, times_of
 from cbtools.features.view import Carried, View
@@ -233,9 +234,10 @@ class OfBook(_Open):
     def __init__(self, every: int, clock: str) -> None:
         super().__init__(BOOK_BARS, ProvenLinks(touch.IS_OK))
         self._every, self._clock, self._carried = every, clock, Carried()
+        self._names = Names(book_rows().features)
 
     def _kernel(self, batch: pl.DataFrame, links: Links) -> Kernel:
-        view = View(batch, book_rows().features, links, self._carried, depth=1)
+        view = View(batch, self._names, links, self._carried, depth=1)
         values = [view.column(name) for name in ("mid", "spread", "ofi")]
         rows = _inputs(links.codes, links.follows, links.usable, *values, *_times(batch, self._clock))
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import polars as pl
 
 from cbtools.errors import ConfigError, unknown_name
-from cbtools.features.catalogue import Chosen, Feature
+from cbtools.features.catalogue import Chosen, Feature, Names
 from cbtools.features.links import Links, times_of
 from cbtools.features.view import Carried, Recorder, View, depth_of
 from cbtools.features.windows import Tape, Term, Window
@@ -105,14 +105,14 @@ def check_chosen(chosen: Sequence[Chosen], rows: Rows, schema: pl.Schema) -> Non
 
 def needed_columns(chosen: Chosen, depth: int) -> list[str]:
     """Find the columns that a feature of one row is computed of, by computing it of no rows."""
-    recorder = Recorder(depth=depth)
+    recorder = Recorder(Names(), depth)
     recorder.compute(chosen)
     return sorted(recorder.used)
 
 
 def _used(chosen: Sequence[Chosen], rows: Rows, depth: int) -> set[str]:
     """Find the columns that features are computed of, by computing them of no rows."""
-    recorder = Recorder(rows.features, _levels(chosen, depth))
+    recorder = Recorder(Names(rows.features), _levels(chosen, depth))
     for one in chosen:
         if one.feature.terms is not None:
             for term in one.feature.terms(**_without_window(one)):
@@ -150,7 +150,7 @@ class Adder:
         ]
         self._of_windows = [one for one in computed if one.feature.terms is not None]
         self._rows, self._clock = rows, clock
-        self._linker, self._carried = rows.linker(), Carried()
+        self._names, self._linker, self._carried = Names(rows.features), rows.linker(), Carried()
         self._depth = _levels(computed, depth_of(schema))
         self._tapes: dict[int, Tape] = {}
         self._plan()
@@ -190,7 +190,7 @@ class Adder:
 
     def _add(self, frame: pl.DataFrame) -> dict[str, F64]:
         links = self._linker(frame) if self._linked else None
-        view = View(frame, self._rows.features, links, self._carried, self._depth)
+        view = View(frame, self._names, links, self._carried, self._depth)
         with np.errstate(all="ignore"):
             made = self._add_to_rows(frame)
             made |= {one.name: view.compute(one) for one in self._of_changes}
@@ -205,7 +205,7 @@ class Adder:
         made = {one.name: np.empty(frame.height) for one in self._of_rows}
         for k in range(0, frame.height, _BLOCK):
             block = frame.slice(k, _BLOCK)
-            view, ok = View(block, self._rows.features, depth=self._depth), self._ok(block)
+            view, ok = View(block, self._names, depth=self._depth), self._ok(block)
             for one in self._of_rows:
                 values = view.compute(one)
                 made[one.name][k : k + _BLOCK] = values if ok is None else np.where(ok, values, np.nan)

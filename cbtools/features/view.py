@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from cbtools.features.catalogue import Chosen, Feature
+from cbtools.features.catalogue import Chosen, Names
 from cbtools.features.links import Links
 
 F64 = npt.NDArray[np.float64]
@@ -38,7 +38,7 @@ class View:
     def __init__(
         self,
         frame: pl.DataFrame,
-        features: Sequence[Feature],
+        names: Names,
         links: Links | None = None,
         carried: Carried | None = None,
         depth: int = 0,
@@ -50,7 +50,7 @@ class View:
         nothing = np.zeros(0, np.int64)
         self.links = links or Links(nothing, nothing, nothing.astype(bool), nothing.astype(bool))
         self.used: set[str] = set()
-        self._features, self._carried = features, Carried() if carried is None else carried
+        self._names, self._carried = names, Carried() if carried is None else carried
         self._known: dict[object, F64] = {}
         self._codes = int(self.links.codes.max(initial=-1)) + 1
 
@@ -69,12 +69,8 @@ class View:
         return self.once(name, lambda: self._column(name))
 
     def _column(self, name: str) -> F64:
-        for feature in self._features:
-            if feature.compute is not None and feature.terms is None:
-                chosen = feature.read(name)
-                if chosen is not None:
-                    return self.compute(chosen)
-        return self.raw(name)
+        chosen = self._names(name)
+        return self.raw(name) if chosen is None else self.compute(chosen)
 
     def raw(self, name: str) -> F64:
         """Give a column of the frame."""
@@ -133,8 +129,8 @@ class View:
 class Recorder(View):
     """A view of no rows, by which is found out what columns a feature is computed of: see ``used``."""
 
-    def __init__(self, features: Sequence[Feature] = (), depth: int = 1) -> None:
-        super().__init__(pl.DataFrame(), features, depth=depth)
+    def __init__(self, names: Names, depth: int = 1) -> None:
+        super().__init__(pl.DataFrame(), names, depth=depth)
 
     def raw(self, name: str) -> F64:
         """Note the column."""
