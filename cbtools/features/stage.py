@@ -177,7 +177,9 @@ class Adder:
         self._summed = list(dict.fromkeys(name for name in summed if name))
 
     def __call__(self, batch: pl.DataFrame) -> pl.DataFrame:
-        """Take the next rows, one at least; give their features."""
+        """Take the next rows; give their features."""
+        if batch.is_empty():
+            return pl.DataFrame(schema=self._dtypes)
         parts = [self._add(batch.slice(k, _SLICE)) for k in range(0, batch.height, _SLICE)]
         made = (
             parts[0]

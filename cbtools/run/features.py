@@ -95,9 +95,7 @@ class Features:
         rows = pl.Schema({c.name: c.dtype for c in book_columns(options.depth, options.bands_bps)})
         self._book = Adder(chosen, book_rows(), rows)
         if state is not None:
-            before = rows_before(state, options.depth, ignore_gaps=ignore)
-            if before.height:
-                self._book(before)
+            self._book(rows_before(state, options.depth, ignore_gaps=ignore))
         self._quotes = Quotes(state, ignore_gaps=ignore)
         trades = pl.Schema({**schema("market_trades"), **{c.name: c.dtype for c in _QUOTE}})
         self._trades = Adder(_OF_TRADES, trade_rows(), trades)

@@ -77,6 +77,12 @@ def test_add_book_features_goes_on_from_a_state(recording, stream):
     assert alone["ofi"].null_count() > got["ofi"].null_count()
 
 
+def test_a_state_of_nothing_is_no_row_before(recording):
+    book = cb.rebuild_book(cb.scan_raw(recording[0], "level2"), depth=2).collect()
+    got = cb.add_book_features(book, ["ofi", "mid"], start=cb.BookState()).collect()
+    laws.assert_same(got, cb.add_book_features(book, ["ofi", "mid"]).collect(), "book")
+
+
 def test_trades_of_snapshots_and_before_any_book_have_no_quote(recording, tmp_path):
     run(recording, tmp_path)
     trades = cb.scan_dataset(tmp_path, "market_trades").collect()
