@@ -7,11 +7,12 @@ import random
 from typing import Any
 
 import bar_flows
+import feature_flows
 import laws
 import polars as pl
 import pytest
 from bar_flows import in_pieces
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from oracles import bars as oracle
 
@@ -26,7 +27,7 @@ TINY = 1e-40
 """The oracle's decimals round where two logarithms cancel."""
 
 each_way = pytest.mark.parametrize("classify", ["aggressor", "bulk"])
-some = settings(max_examples=20)
+some = feature_flows.some(8)
 
 
 def drawn(dice: random.Random) -> tuple[list[Row], dict[str, Any]]:
