@@ -106,14 +106,8 @@ def slide(
     It is NaN where the window is not covered, or holds something undefined.
     """
     kind, a, b, shift, lag = term[KIND], x[term[A]], x[term[B]], term[SHIFT], term[LAG]
-    high, low, undefined, something, first = (
-        kept[HIGH],
-        kept[LOW],
-        kept[UNDEFINED],
-        kept[SOMETHING],
-        kept[FIRST],
-    )
-    tail = np.int64(first)
+    high, low, undefined, something = kept[HIGH], kept[LOW], kept[UNDEFINED], kept[SOMETHING]
+    tail = np.int64(kept[FIRST])
     for i in range(begin, end):
         k = i - begin
         out[k] = out_low[k] = _MISSING
@@ -146,13 +140,8 @@ def slide(
         if kind == INTEGRAL:  # of the first row's stretch, what lies before the window
             p, e = _times(a[tail - 1], np.float64(t[i] - span - t[tail - 1]))
             out[k], out_low[k] = _add(high, low, -p, -e)
-    kept[HIGH], kept[LOW], kept[UNDEFINED], kept[SOMETHING], kept[FIRST] = (
-        high,
-        low,
-        undefined,
-        something,
-        tail,
-    )
+    kept[HIGH], kept[LOW], kept[UNDEFINED], kept[SOMETHING] = high, low, undefined, something
+    kept[FIRST] = tail
 
 
 @inner

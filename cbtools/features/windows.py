@@ -14,7 +14,6 @@ B1 = npt.NDArray[np.bool_]
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 
-
 _VALUE, _PRODUCT, _LOG_CHANGE, _INTEGRAL = range(4)
 _ROOM: Final = 1024
 
