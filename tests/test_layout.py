@@ -50,7 +50,7 @@ ORDER = [
         "__init__",
     ),
     *_package(
-        "dataset", "hive", "order", "parquet", "split", "draft", "written", "scan", "write", "__init__"
+        "dataset", "hive", "order", "parquet", "split", "draft", "written", "finished", "scan", "write", "__init__"
     ),
     "plot",
     *_package(
@@ -76,7 +76,7 @@ ORDER = [
         *("open_bars", "bars", "toxicity", "level_flow", "integrated", "labels", "regression"),
         *("listing", "add", "__init__"),
     ),
-    *_package("run", "features", "config", "quarantine", "report", "states", "segment", "__init__"),
+    *_package("run", "features", "config", "quarantine", "coverage", "draft", "report", "states", "segment", "__init__"),
     *_package("_simulate", "draws", "book", "products", "market", "wire", "exchange", "recorder", "__init__"),
     *("simulate", "samples"),
     "__init__",  # below it, what uses the package as everybody does

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -22,6 +23,7 @@ class Plan:
         self, segment: str, schema: pl.Schema, footer: Mapping[str, str], make_folder: Callable[[Path], None]
     ) -> None:
         self.segment = segment
+        self.token = secrets.token_hex(hive.TOKEN_BYTES)
         self.make_folder = make_folder
         self.sorted_by = order.sort_columns(schema)
         self.form = Format(schema, metadata=footer, sorted_by=self.sorted_by)
@@ -86,7 +88,7 @@ class Draft:
 
     def _create(self) -> PartFile:
         plan = self._plan
-        path = self.folder / hive.temporary_name(plan.segment, len(self._files))
+        path = self.folder / hive.temporary_name(plan.segment, plan.token, len(self._files))
         self._files.append(path)
         for _ in range(_TRIES):
             with contextlib.suppress(FileNotFoundError):  # another segment's writer just tidied it away
@@ -119,12 +121,6 @@ class Draft:
     def file(self) -> Path:
         """The one file of a finished draft."""
         (path,) = self._files
-        return path
-
-    def publish(self, name: str) -> Path:
-        """Give the finished file its name."""
-        path = self.file.replace(self.folder / name)
-        self._files = []
         return path
 
     def drop(self) -> None:

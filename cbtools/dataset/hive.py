@@ -31,7 +31,8 @@ DTYPES: Final[Mapping[str, pl.DataType]] = {
 
 _UNFIT = frozenset('/\\=%*?[]{}:"<>|#')
 _LONGEST_NAME = 255  # bytes; what Linux, macOS and Windows agree on
-_TEMPORARY = re.compile(r"\.part_(?P<segment>.+)\.[0-9]+\.tmp", re.DOTALL)
+TOKEN_BYTES: Final = 4
+_TEMPORARY = re.compile(rf"\.part_(?P<segment>.+)\.[0-9a-f]{{{2 * TOKEN_BYTES}}}\.[0-9]+\.tmp", re.DOTALL)
 
 
 def dataset_root(root: str | os.PathLike[str], table: str | None) -> Path:
@@ -77,7 +78,7 @@ def part_name(segment: str) -> str:
             f"segment {segment!r} cannot be part of a file name: it must not be empty, nor hold a path "
             "separator or a control character"
         )
-    if len(os.fsencode(temporary_name(segment, 99_999))) > _LONGEST_NAME:
+    if len(os.fsencode(temporary_name(segment, "0" * 2 * TOKEN_BYTES, 99_999))) > _LONGEST_NAME:
         raise ConfigError(f"segment {segment!r} is too long for a file name: give a shorter one")
     return f"part_{segment}.parquet"
 
@@ -89,9 +90,13 @@ def segment_of(name: str) -> str | None:
     return None
 
 
-def temporary_name(segment: str, number: int) -> str:
-    """Give a name under which a part is written: hidden and without the ending, so no scanner takes it."""
-    return f".part_{segment}.{number}.tmp"
+def temporary_name(segment: str, token: str, number: int) -> str:
+    """Give a name under which a part is written: hidden and without the ending, so no scanner takes it.
+
+    Each writer has a token of its own: one that was given up, and goes on, does not write into the files of
+    the one after it.
+    """
+    return f".part_{segment}.{token}.{number}.tmp"
 
 
 def temporary_segment_of(name: str) -> str | None:

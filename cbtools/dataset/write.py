@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -16,9 +15,10 @@ import polars as pl
 from cbtools import schema as tables
 from cbtools.dataset import hive, split
 from cbtools.dataset.draft import Draft, Plan
+from cbtools.dataset.finished import Finished, FinishedPart, remove_empty
 from cbtools.dataset.parquet import footer
-from cbtools.dataset.written import Part, Written
-from cbtools.durable import sync_files, sync_folders
+from cbtools.dataset.written import Written
+from cbtools.durable import sync_files
 from cbtools.errors import ConfigError, DatasetError
 from cbtools.schema import Column
 
@@ -239,6 +239,29 @@ class DatasetWriter:
         sync_files(draft.file for draft in self._drafts.values())
         self._state = "finished"
 
+    def hand_over(self) -> Finished:
+        """Give what is finished to the caller, who publishes it or drops it; this writer is done with it.
+
+        Returns
+        -------
+        Finished
+            The parts under their temporary names. Another process may publish them.
+
+        Raises
+        ------
+        DatasetError
+            If the writer was aborted or has published already.
+        """
+        self.finish()
+        finished = self._finished()
+        self._state = "published"
+        return finished
+
+    def _finished(self) -> Finished:
+        drafts = sorted(self._drafts.values(), key=lambda draft: draft.folder)
+        parts = [FinishedPart(d.file, d.folder / self._name, d.rows, d.values) for d in drafts]
+        return Finished(self._root, tuple(parts), tuple(self._old))
+
     def publish(self) -> Written:
         """Make the rows the dataset's: they replace all that this segment had there, and nothing else.
 
@@ -253,30 +276,9 @@ class DatasetWriter:
             If the writer was aborted or has published already.
         """
         self.finish()
-        parts = []
-        for draft in sorted(self._drafts.values(), key=lambda draft: draft.folder):
-            path = draft.publish(self._name)
-            parts.append(Part(path, draft.rows, path.stat().st_size, draft.values))
-        now = {part.path for part in parts}
-        removed = tuple(path for path in self._old if path not in now)
-        for path in removed:
-            path.unlink(missing_ok=True)
-        sync_folders(self._folders_of([*now, *removed]))
-        _remove_empty(folder for folder in self._folders_of(removed) if folder != self._root)
+        written = self._finished().publish()
         self._state = "published"
-        return Written(tuple(parts), removed)
-
-    def _folders_of(self, paths: Iterable[Path]) -> list[Path]:
-        """Give the folders on the way from the paths up to the root, inner before outer."""
-        folders: set[Path] = set()
-        for path in paths:
-            for folder in path.parents:
-                if folder in folders:
-                    break
-                folders.add(folder)
-                if folder == self._root:
-                    break
-        return sorted(folders, key=lambda folder: -len(folder.parts))
+        return written
 
     def abort(self) -> None:
         """Remove what was written and is not published; after `publish` there is nothing to do."""
@@ -285,7 +287,7 @@ class DatasetWriter:
         self._state = "aborted"
         for draft in self._drafts.values():
             draft.drop()
-        _remove_empty(reversed(self._made))
+        remove_empty(reversed(self._made))
         self._drafts, self._open, self._made = {}, {}, []
 
     def __enter__(self) -> Self:
@@ -295,12 +297,6 @@ class DatasetWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.abort()
-
-
-def _remove_empty(folders: Iterable[Path]) -> None:
-    for folder in folders:
-        with contextlib.suppress(OSError):  # not empty, or gone
-            folder.rmdir()
 
 
 def write_dataset(

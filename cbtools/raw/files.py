@@ -205,6 +205,37 @@ def read_pieces(
         raise SegmentError(f"cannot read {path}: {error.strerror or error}") from error
 
 
+def is_compressed(path: Path) -> bool:
+    """Tell whether a segment is compressed, by its first bytes."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    return any(start.startswith(magic) for magic in _MAGIC)
+
+
+def read_end(path: Path, end_bytes: int) -> Piece:
+    """Read the last whole lines of a plain segment, about so many bytes of them; at least one.
+
+    Raises
+    ------
+    SegmentError
+        If the file cannot be opened or read.
+    """
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            offset, text = size, b""
+            while offset and b"\n" not in text[:-1]:
+                offset = max(0, size - end_bytes)
+                file.seek(offset)
+                text = file.read(size - offset)
+                end_bytes *= 4
+    except OSError as error:
+        raise SegmentError(f"cannot read {path}: {error.strerror or error}") from error
+    begin = text[:-1].find(b"\n") + 1 if offset else 0
+    whole = np.frombuffer(text[begin:] + b"\n" * PADDING, np.uint8).copy()
+    return Piece(segment_name(path), whole, len(text) - begin, offset + begin, last=True)
+
+
 def _pieces(opened: _Opened, name: str, piece_bytes: int, spare: deque[Buffer]) -> Iterator[Piece]:
     offset, carried, at_end, damage = 0, np.empty(0, np.uint8), False, ""
     while not at_end:

@@ -99,7 +99,7 @@ def scan_raw(
     if channel not in CHANNELS:
         raise unknown_name("channel", channel, get_args(Channel))
     paths = find_segments(source)
-    wanted_products = _checked(products)
+    wanted_products = check_products(products)
     check_chunk(chunk_bytes)
     stream = stream_of(start)
     columns = _with_segment(channel, segment)
@@ -212,7 +212,8 @@ def stream_of(start: Start | None) -> Stream | None:
     return stream
 
 
-def _checked(products: Collection[str] | None) -> tuple[str, ...] | None:
+def check_products(products: Collection[str] | None) -> tuple[str, ...] | None:
+    """Check a list of products; None stands for all."""
     if products is None:
         return None
     if isinstance(products, str) or not all(isinstance(product, str) for product in products):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import secrets
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Self
@@ -16,6 +18,30 @@ from cbtools.durable import sync_files, sync_folders
 FOLDER: Final = "_quarantine"
 
 
+@dataclass(frozen=True)
+class FinishedQuarantine:
+    """A segment's file of rejects before it is published; ``draft`` is None if there are none."""
+
+    path: Path
+    draft: Path | None
+
+    def publish(self) -> Path | None:
+        """Show the file, in the place of that of an earlier run; its path, or None if there was nothing."""
+        if self.draft is None:
+            self.path.unlink(missing_ok=True)
+            return None
+        self.draft.replace(self.path)
+        sync_folders([self.path.parent])
+        return self.path
+
+    def drop(self) -> None:
+        """Remove the file that was not published."""
+        if self.draft is not None:
+            self.draft.unlink(missing_ok=True)
+            with suppress(OSError):  # others may have files there
+                self.path.parent.rmdir()
+
+
 class Quarantine:
     """Writes a segment's rejects to ``root/_quarantine/<segment>.ndjson``: whole, at the end, or not at all.
 
@@ -25,8 +51,9 @@ class Quarantine:
 
     def __init__(self, root: Path, segment: str) -> None:
         self._path = root / FOLDER / f"{segment}.ndjson"
-        self._draft = self._path.with_name(f".{segment}.ndjson.tmp")
+        self._draft = self._path.with_name(f".{segment}.{secrets.token_hex(4)}.tmp")
         self._file: IO[bytes] | None = None
+        self._handed_over = False
 
     def write(self, rejects: pl.DataFrame) -> None:
         """Add rows of the table of rejects."""
@@ -36,17 +63,19 @@ class Quarantine:
                 self._file = self._draft.open("wb")
             self._file.write(orjson.dumps(_as_json(row), option=orjson.OPT_APPEND_NEWLINE))
 
-    def publish(self) -> Path | None:
-        """Show the file, in the place of that of an earlier run; its path, or None if there was nothing."""
+    def hand_over(self) -> FinishedQuarantine:
+        """Give the file to the caller, on the disk: who publishes it or drops it."""
+        self._handed_over = True
         if self._file is None:
-            self._path.unlink(missing_ok=True)
-            return None
-        self._file.close()
-        self._file = None
-        sync_files([self._draft])
-        self._draft.replace(self._path)
-        sync_folders([self._path.parent])
-        return self._path
+            return FinishedQuarantine(self._path, None)
+        finished = FinishedQuarantine(self._path, self._draft)
+        try:
+            self._file.close()
+            sync_files([self._draft])
+        except OSError:
+            finished.drop()
+            raise
+        return finished
 
     def __enter__(self) -> Self:
         return self
@@ -54,12 +83,18 @@ class Quarantine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leave nothing behind that was not published."""
-        if self._file is not None:
-            self._file.close()
-            self._draft.unlink(missing_ok=True)
-            with suppress(OSError):  # others may have files there
-                self._path.parent.rmdir()
+        """Leave nothing behind that was not handed over."""
+        if self._file is not None and not self._handed_over:
+            with suppress(OSError):  # a full disk: the file goes anyway
+                self._file.close()
+            FinishedQuarantine(self._path, self._draft).drop()
+
+
+def remove_drafts(root: Path, segment: str) -> None:
+    """Remove what a crashed run of the segment left."""
+    for file in (root / FOLDER).glob(".*.tmp"):
+        if file.name.rsplit(".", 2)[0] == f".{segment}":
+            file.unlink(missing_ok=True)
 
 
 def _as_json(row: dict[str, Any]) -> dict[str, Any]:

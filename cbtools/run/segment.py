@@ -4,35 +4,26 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from cbtools.book.rebuilder import BookOptions
 from cbtools.book.state import LEVEL2, BookState, Follower
-from cbtools.book.states import FOLDER, keep_state
+from cbtools.book.states import check_state_folder, keep_state
 from cbtools.book.tickers import BOOK, TICKER, Agreement
-from cbtools.dataset import DatasetWriter
 from cbtools.errors import ConfigError, DatasetError, SegmentError
 from cbtools.raw.files import Source, find_segments, segment_name
 from cbtools.raw.piece import Wanted
-from cbtools.raw.scan import stream_of
-from cbtools.raw.stream import CHUNK_BYTES, Batch, Reading
-from cbtools.run.config import Config, read_config
-from cbtools.run.features import Features
-from cbtools.run.quarantine import Quarantine
+from cbtools.raw.scan import check_products
+from cbtools.raw.stream import CHUNK_BYTES, Reading, check_chunk
+from cbtools.run.config import read_config
+from cbtools.run.draft import Task, draft_segment
 from cbtools.run.report import InspectReport, SegmentReport
 from cbtools.run.states import KEEP_STATES, Found, check_keep, find_state
 from cbtools.schema import CHANNELS, schema
 
-_BEHIND: Final = 6
-"""How many batches may wait to be written; a row group of several is encoded at once, in bursts."""
 _COUNTED: Final = frozenset({"product_id"})
-_REJECTS: Final = frozenset(schema("rejects"))
 
 
 def run_segment(
@@ -40,6 +31,7 @@ def run_segment(
     out: str | os.PathLike[str],
     *,
     channel_config: Mapping[str, Mapping[str, Any]] | None = None,
+    products: Collection[str] | None = None,
     state: BookState | None = None,
     keep_states: int = KEEP_STATES,
     strict: bool = False,
@@ -73,6 +65,8 @@ def run_segment(
         (of ``on="bbo"`` without order flow below the best); and to trades notional, signed_size, and the
         best bid and ask and mid when they were received, with effective_spread_bps. False: without these,
         and no bands.
+    products : collection of str, optional
+        Write only rows of these products.
     state : BookState, optional
         The state to start from, whatever is in ``out/_state/``; ``BookState()`` to start from nothing.
     keep_states : int
@@ -113,6 +107,7 @@ def run_segment(
     started = time.perf_counter()
     config = read_config(channel_config)
     check_keep(keep_states)
+    check_chunk(chunk_bytes)
     if state is not None and not isinstance(state, BookState):
         raise ConfigError(f"state must be a BookState, e.g. BookState.load(path), not {state!r}")
     paths = find_segments(segment)
@@ -121,56 +116,27 @@ def run_segment(
             f"run_segment takes one segment, and {segment} names {len(paths)}: call it for each"
         )
     path, name, root = paths[0], segment_name(paths[0]), Path(out)
-    columns = {table: _COUNTED & frozenset(schema(table)) for table in CHANNELS}
-    columns |= {table.table: frozenset(schema(table.table)) for table in config.tables}
+    check_state_folder(root)
+    found = Found(state, "the state given") if state is not None else find_state(root, path, name)
+    task = Task(root, config, chunk_bytes, check_products(products), strict)
+    with progress_bar(path.stat().st_size, name, shown=progress) as told:
+        drafted = draft_segment(task, path, name, found.state, told)
     try:
-        with ExitStack() as stack:
-            writers = {}
-            for table in config.tables:
-                writers[table.table] = stack.enter_context(
-                    DatasetWriter(
-                        root,
-                        table=table.table,
-                        partition_by=table.partition_by,
-                        segment=name,
-                        columns=table.columns,
-                    )
-                )
-            if (root / FOLDER).exists() and not (root / FOLDER).is_dir():
-                raise DatasetError(
-                    f"{root / FOLDER} is no folder, and states are to be kept there: remove it"
-                )
-            found = Found(state, "the state given") if state is not None else find_state(root, path, name)
-            quarantine = stack.enter_context(Quarantine(root, name))
-            pool = stack.enter_context(ThreadPoolExecutor(1, "cbtools-write"))
-            with _progress_bar(path.stat().st_size, name, shown=progress) as told:
-                wanted = Wanted(columns | {"rejects": _REJECTS}, whole=True)
-                reading = Reading(
-                    paths,
-                    wanted,
-                    chunk_bytes=chunk_bytes,
-                    progress=told,
-                    strict=strict,
-                    start=stream_of(found.state),
-                )
-                follower = Follower(reading, _marked(config), found.state)
-                features = _features(config, found.state)
-                _write_behind(_with_book(reading, follower, features), writers, quarantine, pool)
-            state_after = _finish(writers, follower)
-            written = {name: writer.publish() for name, writer in writers.items()}
-            kept = quarantine.publish()
-            keep_state(root, name, state_after, keep_states)
-    except OSError as error:  # reading raises a SegmentError: this is of writing
+        written, quarantine = drafted.publish()
+        keep_state(root, name, drafted.state, keep_states)
+    except OSError as error:
         raise DatasetError(f"cannot write to {root}: {error.strerror or error}") from error
+    finally:
+        drafted.drop()  # of what is published nothing is left to drop
     return SegmentReport(
         segment=name,
-        raw=reading.report,
-        book=follower.report() if config.book else None,
+        raw=drafted.raw,
+        book=drafted.book,
         started_from=found.whence,
         written=written,
-        quarantine=kept,
+        quarantine=quarantine,
         seconds=time.perf_counter() - started,
-        source_bytes=path.stat().st_size,
+        source_bytes=drafted.source_bytes,
     )
 
 
@@ -210,7 +176,7 @@ def inspect_raw(source: Source, *, progress: bool = False, chunk_bytes: int = CH
     columns = {table: _COUNTED & frozenset(schema(table)) for table in CHANNELS}
     columns |= {"level2": LEVEL2, "ticker": frozenset(TICKER)}
     size = sum(path.stat().st_size for path in paths)
-    with _progress_bar(size, f"{len(paths)} segments", shown=progress) as told:
+    with progress_bar(size, f"{len(paths)} segments", shown=progress) as told:
         reading = Reading(paths, Wanted(columns, whole=True), chunk_bytes=chunk_bytes, progress=told)
         follower, agreement = Follower(reading, BookOptions(depth=1), columns=BOOK), Agreement()
         for batch in reading:
@@ -218,66 +184,7 @@ def inspect_raw(source: Source, *, progress: bool = False, chunk_bytes: int = CH
     return InspectReport(reading.report, follower.report(agreement.found()))
 
 
-def _features(config: Config, state: BookState | None) -> Features | None:
-    if config.book is None or not config.features:
-        return None
-    of_trades = any(table.table == "market_trades" for table in config.tables)
-    return Features(config.book, state, of_trades=of_trades)
-
-
-def _marked(config: Config) -> BookOptions | None:
-    """Leave in the rows that are to be dropped, where features need them to tell what follows what."""
-    if config.book is None or not config.features or config.book.gaps != "drop":
-        return config.book
-    return replace(config.book, gaps="mark")
-
-
-def _with_book(reading: Reading, follower: Follower, features: Features | None) -> Iterator[Batch]:
-    """Add the rows of the book to each batch, and features to its rows and to trades."""
-    for batch in reading:
-        book = follower(batch.tables.get("level2"))
-        if book.height:
-            batch.tables["book"] = book
-        if features is not None:
-            batch.tables.update(features(batch.tables))
-        yield batch
-
-
-def _finish(writers: Mapping[str, DatasetWriter], follower: Follower) -> BookState:
-    """Have all tables on the disk, side by side, and meanwhile make the state."""
-    with ThreadPoolExecutor(max(1, len(writers)), "cbtools-finish") as pool:
-        finished = [pool.submit(writer.finish) for writer in writers.values()]
-        state = follower.state()
-        for future in finished:
-            future.result()
-    return state
-
-
-def _write_behind(
-    batches: Iterable[Batch],
-    writers: Mapping[str, DatasetWriter],
-    quarantine: Quarantine,
-    pool: ThreadPoolExecutor,
-) -> None:
-    """Write batches in the other thread, in order, while the next ones are decoded."""
-
-    def write(batch: Batch) -> None:
-        for table, frame in batch.tables.items():
-            if table in writers:
-                writers[table].write(frame)
-            elif table == "rejects":
-                quarantine.write(frame)
-
-    waiting: deque[Future[None]] = deque()
-    for batch in batches:
-        waiting.append(pool.submit(write, batch))
-        if len(waiting) > _BEHIND:
-            waiting.popleft().result()
-    while waiting:
-        waiting.popleft().result()
-
-
-class _progress_bar:
+class progress_bar:
     """A bar over bytes while the block runs, or none; the block gets what is to be told of bytes read."""
 
     def __init__(self, total: int, name: str, *, shown: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from cbtools.book.state import BookState
 from cbtools.book.states import FOLDER, KeptState, kept_states
@@ -15,7 +15,7 @@ from cbtools.raw.stream import Reading
 
 KEEP_STATES: Final = 32
 
-_DAY: Final = 86_400 * 10**9
+DAY: Final = 86_400 * 10**9
 _FIRST_BYTES: Final = 1 << 18
 
 
@@ -34,36 +34,76 @@ def check_keep(keep: int) -> None:
 
 
 def find_state(root: Path, path: Path, segment: str) -> Found:
-    """Find the state that a segment continues, by its first frame.
+    """Find the state kept under a root that a segment continues, by its first frame: as `Kept.find`."""
+    kept = Kept.under(root)
+    return kept.find(first_frame(path) if kept.states else Stream(), segment)
 
-    It is the last one of whose frames the first one is a repeat; or the one whose last number the first frame
-    follows; or, of those that end before the segment begins, the last one, whose books are then unproven, as
-    behind any gap. None is taken that is a day away, nor one that the segment itself is in, so that running
-    it again gives the same again.
-    """
-    kept, unreadable = kept_states(root)
-    kept = [state for state in kept if segment not in (state.segment, *state.segments)]
-    first = _first_frame(path) if kept else Stream()
-    begin = first.first_time if first.starts else first.origin
-    near = [state for state in kept if NO_TIME not in (state.time, begin) and abs(begin - state.time) < _DAY]
-    before = sorted(near, key=lambda state: (state.time > begin, abs(state.time - begin)))
-    frame = first.starts[0] if first.starts and first.starts[0][1] != NO_TIME else None
-    repeated = sorted((state for state in near if frame in state.recent), key=_later_first)
-    follows = [state for state in before if NO_NUMBER < state.last == first.first - 1]
-    for best in repeated or follows or [state for state in before if state.time <= begin]:
-        try:
-            return Found(best.load(), best.segment)
-        except StateError:
-            unreadable += 1
-    states = f"{unreadable} state{'s'[: unreadable > 1]} in {FOLDER} cannot be read"
-    return Found(None, f"nothing ({states})" if unreadable else "nothing")
+
+@dataclass(frozen=True)
+class Kept:
+    """The states that a segment may start from, the newest at the end; and how many cannot be read."""
+
+    states: tuple[KeptState, ...] = ()
+    unreadable: int = 0
+
+    @classmethod
+    def under(cls, root: Path) -> Self:
+        """Read what is known of the states under a root."""
+        kept, unreadable = kept_states(root)
+        return cls(tuple(sorted(kept, key=_written_at)), unreadable)
+
+    def then(self, state: KeptState, keep: int) -> Kept:
+        """Give what is kept once this state is, too."""
+        others = [one for one in self.states if one.path != state.path]
+        return Kept((*others[max(0, len(others) - keep + 1) :], state), self.unreadable)
+
+    def find(self, first: Stream, segment: str) -> Found:
+        """Find the state that a segment continues.
+
+        It is the last one of whose frames the segment's first one is a repeat; or the one whose last number
+        the first frame follows; or, of those that end before the segment begins, the last one, whose books
+        are then unproven, as behind any gap. None is taken that is a day away, nor one that the segment
+        itself is in, so that running it again gives the same again.
+        """
+        unreadable = self.unreadable
+        for best in self._by_fitness(first, segment):
+            try:
+                return Found(best.load(), best.segment)
+            except StateError:
+                unreadable += 1
+        states = f"{unreadable} state{'s'[: unreadable > 1]} in {FOLDER} cannot be read"
+        return Found(None, f"nothing ({states})" if unreadable else "nothing")
+
+    def _by_fitness(self, first: Stream, segment: str) -> list[KeptState]:
+        kept = [state for state in self.states if segment not in (state.segment, *state.segments)]
+        begin = first_time(first)
+        near = [
+            state for state in kept if NO_TIME not in (state.time, begin) and abs(begin - state.time) < DAY
+        ]
+        before = sorted(near, key=lambda state: (state.time > begin, abs(state.time - begin)))
+        frame = first.starts[0] if first.starts and first.starts[0][1] != NO_TIME else None
+        repeated = sorted((state for state in near if frame in state.recent), key=_later_first)
+        follows = [state for state in before if NO_NUMBER < state.last == first.first - 1]
+        return repeated or follows or [state for state in before if state.time <= begin]
+
+
+def first_time(first: Stream) -> int:
+    """Tell when the first frame was received, or sent if that is not known."""
+    return first.first_time if first.starts else first.origin
+
+
+def _written_at(state: KeptState) -> int:
+    try:
+        return state.path.stat().st_mtime_ns
+    except FileNotFoundError:  # gone, by another run's keeping of its own
+        return 0
 
 
 def _later_first(state: KeptState) -> int:
     return -state.time
 
 
-def _first_frame(path: Path) -> Stream:
+def first_frame(path: Path) -> Stream:
     """Read a segment until its first frame."""
     reading = Reading([path], Wanted({}), chunk_bytes=_FIRST_BYTES)
     batches = iter(reading)

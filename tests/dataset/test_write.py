@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cbtools import schema
-from cbtools.dataset import DatasetWriter, parquet, write, write_dataset
+from cbtools.dataset import DatasetWriter, hive, parquet, scan_dataset, write, write_dataset
 from cbtools.errors import DatasetError
 from cbtools.schema import TIME
 
@@ -254,7 +255,39 @@ def test_what_a_crashed_run_left_is_cleared_by_the_next_of_the_same_segment(tmp_
     assert all(Path(name).name.startswith(".") for name in left)
     write_dataset(level2(1), tmp_path, partition_by="product_id", segment="s")
     names = [Path(name).name for name in tree(tmp_path) if (tmp_path / name).is_file()]
-    assert sorted(names) == sorted([".part_s.0.0.tmp", ".part_s_1.0.tmp"] * 2 + ["part_s.parquet"])
+    others = [name for name in left if ".part_s.0." in name or ".part_s_1." in name]
+    assert sorted(names) == sorted([Path(name).name for name in others] + ["part_s.parquet"])
+    assert len(others) == 4
+
+
+def test_a_writer_that_was_given_up_and_goes_on_spoils_nothing_of_the_next(tmp_path: Path) -> None:
+    old, new = (DatasetWriter(tmp_path, partition_by="product_id", segment="s") for _ in range(2))
+    new.write(level2(2))
+    new.finish()
+    old.write(level2(4))
+    old.finish()
+    assert new.publish().rows == 2
+    assert scan_dataset(tmp_path).collect().height == 2
+
+
+def test_what_is_finished_can_be_published_elsewhere(tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path, partition_by="product_id", segment="s") as writer:
+        writer.write(level2())
+        finished = pickle.loads(pickle.dumps(writer.hand_over()))
+    assert parts(tmp_path) == {}
+    assert finished.publish().rows == level2().height
+    assert len(parts(tmp_path)) == len(finished.parts)
+    assert [name for name in tree(tmp_path) if name.endswith(".tmp")] == []
+
+
+def test_what_is_finished_can_be_dropped(tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path / "set", partition_by="product_id", segment="s") as writer:
+        writer.write(level2())
+        finished = writer.hand_over()
+    finished.drop()
+    assert tree(tmp_path) == {}
+    with pytest.raises(DatasetError, match="published"):
+        writer.write(level2())
 
 
 def test_several_tables_appear_together_or_not_at_all(tmp_path: Path) -> None:
@@ -294,7 +327,8 @@ def test_a_part_is_on_the_disk_before_it_has_its_name(
     monkeypatch.setattr(os, "fsync", spy_on_fsync)
     monkeypatch.setattr(Path, "replace", spy_on_replace)
     (part,) = write_dataset(level2(1), tmp_path / "set", partition_by="product_id").parts
-    temporary = part.path.parent / ".part_data.0.tmp"
+    temporary = calls[0]
+    assert hive.temporary_segment_of(temporary.name) == "data"
     assert calls[:2] == [temporary, (temporary, part.path)]
     assert set(calls[2:]) == {part.path.parent, tmp_path / "set"}
 

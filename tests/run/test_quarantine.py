@@ -139,7 +139,7 @@ def test_nothing_is_seen_before_it_is_published(tmp_path):
         quarantine.write(rejects(b"one"))
         assert list((tmp_path / FOLDER).glob("[!.]*")) == []
         quarantine.write(rejects(b"two", line=2))
-        path = quarantine.publish()
+        path = quarantine.hand_over().publish()
     assert [row[3] for row in as_rows(path)] == [b"one", b"two"]
     assert everything(tmp_path) == [FOLDER, f"{FOLDER}/s.ndjson"]
 
@@ -159,7 +159,7 @@ def test_an_exception_leaves_nothing(tmp_path):
 def test_an_exception_leaves_what_was_there(tmp_path):
     with Quarantine(tmp_path, "s") as quarantine:
         quarantine.write(rejects(b"one"))
-        path = quarantine.publish()
+        path = quarantine.hand_over().publish()
     before = path.read_bytes()
     with pytest.raises(RuntimeError):
         write_and_fail(tmp_path)
@@ -170,5 +170,5 @@ def test_an_exception_leaves_what_was_there(tmp_path):
 def test_without_rows_there_is_no_file(tmp_path):
     with Quarantine(tmp_path, "s") as quarantine:
         quarantine.write(rejects())
-        assert quarantine.publish() is None
+        assert quarantine.hand_over().publish() is None
     assert everything(tmp_path) == []

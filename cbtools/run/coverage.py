@@ -1,0 +1,88 @@
+"""What a recording covers: for each product and minute, how many messages and trades there are."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Final
+
+import polars as pl
+
+from cbtools.schema import TIME
+
+MINUTES: Final = pl.Schema(
+    {
+        "product_id": pl.String(),
+        "minute": TIME,
+        "messages": pl.Int64(),
+        "ok": pl.Int64(),
+        "trades": pl.Int64(),
+    }
+)
+"""``messages`` of level2; ``ok``, of these, behind which the book is ok; ``trades`` without snapshots'."""
+HOURS: Final = pl.Schema(
+    {
+        **{"product_id": pl.String(), "hour": TIME, "minutes": pl.Int64()},
+        **{"messages": pl.Int64(), "ok": pl.Int64(), "trades": pl.Int64()},
+    }
+)
+"""``minutes``: in how many of the hour's there are messages."""
+
+_KEY: Final = ("product_id", "minute")
+_MINUTE: Final = pl.coalesce("server_time", "capture_time").dt.truncate("1m").alias("minute")
+_COUNTS: Final = ("messages", "ok", "trades")
+
+
+class Coverage:
+    """Counts the rows of a run's batches by product and minute, of the tables that are written.
+
+    ``book``: there is a row of it for each message.
+    """
+
+    def __init__(self, written: Collection[str], *, book: bool) -> None:
+        self._written = written
+        self._of = "book" if book else "level2"
+        self._found: list[pl.DataFrame] = []
+
+    def add(self, tables: Mapping[str, pl.DataFrame]) -> None:
+        """Take the tables of a batch."""
+        messages, trades = (
+            tables.get(table) if table in self._written else None for table in (self._of, "market_trades")
+        )
+        if messages is not None:
+            ok = pl.col("book_state") == "ok" if self._of == "book" else pl.lit(None, pl.Boolean)
+            once = messages if self._of == "book" else messages.unique(("product_id", "line"))
+            self._count(once, messages=pl.len(), ok=ok.sum())
+        if trades is not None:
+            self._count(trades.filter(~pl.col("is_snapshot")), trades=pl.len())
+
+    def _count(self, rows: pl.DataFrame, **counts: pl.Expr) -> None:
+        self._found.append(rows.group_by("product_id", _MINUTE).agg(**counts))
+        if len(self._found) > 64:
+            self._found = [self.frame()]
+
+    def frame(self) -> pl.DataFrame:
+        """Give the counts so far, as `MINUTES`, sorted."""
+        return added(self._found)
+
+
+def added(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
+    """Add up counts by product and minute."""
+    empty = pl.DataFrame(schema=MINUTES)
+    together = pl.concat(
+        [empty, *(frame.cast({n: pl.Int64 for n in _COUNTS if n in frame.columns}) for frame in frames)],
+        how="diagonal",
+    )
+    sums = together.drop_nulls("minute").group_by(_KEY).agg(pl.col(_COUNTS).sum())
+    return sums.select(MINUTES.names()).sort(_KEY)
+
+
+def by_hour(minutes: pl.DataFrame) -> pl.DataFrame:
+    """Give the counts by product and hour, as `HOURS`, sorted."""
+    hour = pl.col("minute").dt.truncate("1h").alias("hour")
+    covered = (pl.col("messages") > 0).sum().cast(pl.Int64).alias("minutes")
+    return (
+        minutes.group_by("product_id", hour)
+        .agg(covered, pl.col(_COUNTS).sum())
+        .select(HOURS.names())
+        .sort("product_id", "hour")
+    )

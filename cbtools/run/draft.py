@@ -1,0 +1,241 @@
+"""One segment's tables, on the disk under temporary names: all of a run but its last step.
+
+What can fail, fails here, and leaves nothing behind. A draft is names and numbers, so that another process
+than the one that wrote it can publish it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+
+from cbtools.book.rebuilder import BookOptions
+from cbtools.book.report import BookReport
+from cbtools.book.state import LEVEL2, BookState, Follower
+from cbtools.dataset import DatasetWriter, Written
+from cbtools.dataset.finished import Finished
+from cbtools.errors import DatasetError
+from cbtools.raw.piece import Wanted
+from cbtools.raw.report import RawReport
+from cbtools.raw.scan import stream_of
+from cbtools.raw.stream import Batch, Reading
+from cbtools.run.config import Config
+from cbtools.run.coverage import Coverage
+from cbtools.run.features import Features
+from cbtools.run.quarantine import FinishedQuarantine, Quarantine, remove_drafts
+from cbtools.schema import CHANNELS, schema
+
+_BEHIND: Final = 6
+"""How many batches may wait to be written; a row group of several is encoded at once, in bursts."""
+_COUNTED: Final = frozenset({"product_id"})
+_WHOLE: Final = ("rejects", "gaps")
+_MOST_GAPS: Final = 10_000
+
+
+@dataclass(frozen=True)
+class Drafted:
+    """What a run wrote of a segment under temporary names, and what it found."""
+
+    segment: str
+    raw: RawReport
+    book: BookReport | None
+    rows: Mapping[str, Mapping[str, int]]
+    """Table → product → rows; of the tables that are written."""
+    gaps: pl.DataFrame
+    coverage: pl.DataFrame
+    tables: Mapping[str, Finished]
+    quarantine: FinishedQuarantine
+    state: BookState
+    """The state behind it."""
+    source_bytes: int
+    seconds: float
+
+    def publish(self) -> tuple[dict[str, Written], Path | None]:
+        """Show the tables and the quarantine, in the place of those of an earlier run of the segment."""
+        written = {table: finished.publish() for table, finished in self.tables.items()}
+        return written, self.quarantine.publish()
+
+    def drop(self) -> None:
+        """Remove the files."""
+        for finished in self.tables.values():
+            finished.drop()
+        self.quarantine.drop()
+
+
+@dataclass(frozen=True)
+class Task:
+    """How segments are run: what is written and where, of which products."""
+
+    root: Path
+    config: Config
+    chunk_bytes: int
+    products: tuple[str, ...] | None = None
+    strict: bool = False
+
+    def wanted(self) -> Wanted:
+        """Give what is to be decoded."""
+        columns = {table: _COUNTED & frozenset(schema(table)) for table in CHANNELS}
+        columns |= {table.table: frozenset(schema(table.table)) for table in self.config.tables}
+        columns |= {table: frozenset(schema(table)) for table in _WHOLE}
+        return Wanted(columns, self.products, whole=True)
+
+
+def draft_segment(
+    task: Task,
+    path: Path,
+    segment: str,
+    start: BookState | None,
+    progress: Callable[[int], object] | None = None,
+) -> Drafted:
+    """Write a segment's tables under temporary names, in one pass over its file."""
+    started = time.perf_counter()
+    try:
+        with ExitStack() as stack:
+            writers = {
+                table.table: stack.enter_context(
+                    DatasetWriter(
+                        task.root,
+                        table=table.table,
+                        partition_by=table.partition_by,
+                        segment=segment,
+                        columns=table.columns,
+                    )
+                )
+                for table in task.config.tables
+            }
+            remove_drafts(task.root, segment)
+            quarantine = stack.enter_context(Quarantine(task.root, segment))
+            reading = Reading(
+                [path],
+                task.wanted(),
+                chunk_bytes=task.chunk_bytes,
+                progress=progress,
+                strict=task.strict,
+                start=stream_of(start),
+            )
+            follower = Follower(reading, _marked(task.config), start)
+            tables = _Tables(reading, follower, _features(task.config, start), task.config)
+            pool = stack.enter_context(ThreadPoolExecutor(1, "cbtools-write"))
+            _write_behind(tables, writers, quarantine, pool)
+            state = _finish(writers, follower)
+            rejects = quarantine.hand_over()
+            finished = {name: writer.hand_over() for name, writer in writers.items()}
+    except OSError as error:  # reading raises a SegmentError: this is of writing
+        raise DatasetError(f"cannot write to {task.root}: {error.strerror or error}") from error
+    return Drafted(
+        segment=segment,
+        raw=reading.report,
+        book=follower.report() if task.config.book else None,
+        rows=tables.rows(),
+        gaps=tables.gaps(),
+        coverage=tables.coverage.frame(),
+        tables=finished,
+        quarantine=rejects,
+        state=state,
+        source_bytes=path.stat().st_size,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def read_effect(task: Task, path: Path) -> BookState:
+    """Read what a segment does to the books, or to the stream alone where no books are kept."""
+    columns = {"level2": LEVEL2} if task.config.book else {}
+    reading = Reading([path], Wanted(columns, task.products), chunk_bytes=task.chunk_bytes)
+    follower = Follower(reading, BookOptions() if task.config.book else None, columns=())
+    for batch in reading:
+        follower(batch.tables.get("level2"))
+    return follower.state()
+
+
+class _Tables:
+    """The batches of a reading with the rows of the book and features; and what is counted on the way."""
+
+    def __init__(
+        self, reading: Reading, follower: Follower, features: Features | None, config: Config
+    ) -> None:
+        self._reading, self._follower, self._features = reading, follower, features
+        self._book_rows: Counter[str] = Counter()
+        self._gaps: list[pl.DataFrame] = []
+        self._tables = [table.table for table in config.tables]
+        every = config.book is not None and config.book.on == "message" and config.book.gaps != "drop"
+        self.coverage = Coverage(self._tables, book=every)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self._reading:
+            book = self._follower(batch.tables.get("level2"))
+            if book.height:
+                batch.tables["book"] = book
+            if self._features is not None:
+                batch.tables.update(self._features(batch.tables))
+            if "gaps" in batch.tables:
+                self._gaps.append(batch.tables["gaps"])
+            yield batch
+
+    def count(self, tables: Mapping[str, pl.DataFrame]) -> None:
+        """Count the rows of a batch."""
+        self.coverage.add(tables)
+        if "book" in tables:
+            self._book_rows.update(dict(tables["book"]["product_id"].value_counts().iter_rows()))
+
+    def rows(self) -> dict[str, dict[str, int]]:
+        """Give table → product → rows, of the tables that are written."""
+        found = {**self._reading.report.rows, "book": dict(sorted(self._book_rows.items()))}
+        return {table: dict(found.get(table, {})) for table in self._tables}
+
+    def gaps(self) -> pl.DataFrame:
+        """Give the breaks of the sequence, the first ones if they are very many."""
+        return pl.concat([pl.DataFrame(schema=schema("gaps")), *self._gaps]).head(_MOST_GAPS)
+
+
+def _features(config: Config, state: BookState | None) -> Features | None:
+    if config.book is None or not config.features:
+        return None
+    of_trades = any(table.table == "market_trades" for table in config.tables)
+    return Features(config.book, state, of_trades=of_trades)
+
+
+def _marked(config: Config) -> BookOptions | None:
+    """Leave in the rows that are to be dropped, where features need them to tell what follows what."""
+    if config.book is None or not config.features or config.book.gaps != "drop":
+        return config.book
+    return replace(config.book, gaps="mark")
+
+
+def _finish(writers: Mapping[str, DatasetWriter], follower: Follower) -> BookState:
+    """Have all tables on the disk, side by side, and meanwhile make the state."""
+    with ThreadPoolExecutor(max(1, len(writers)), "cbtools-finish") as pool:
+        finished = [pool.submit(writer.finish) for writer in writers.values()]
+        state = follower.state()
+        for future in finished:
+            future.result()
+    return state
+
+
+def _write_behind(
+    tables: _Tables, writers: Mapping[str, DatasetWriter], quarantine: Quarantine, pool: ThreadPoolExecutor
+) -> None:
+    """Write batches in the other thread, in order, while the next ones are decoded."""
+
+    def write(batch: Batch) -> None:
+        tables.count(batch.tables)
+        for table, frame in batch.tables.items():
+            if table in writers:
+                writers[table].write(frame)
+            elif table == "rejects":
+                quarantine.write(frame)
+
+    waiting: deque[Future[None]] = deque()
+    for batch in tables:
+        waiting.append(pool.submit(write, batch))
+        if len(waiting) > _BEHIND:
+            waiting.popleft().result()
+    while waiting:
+        waiting.popleft().result()
