@@ -3,6 +3,7 @@
 from cbtools.errors import CbtoolsError as CbtoolsError
 from cbtools.errors import ConfigError as ConfigError
 from cbtools.errors import DatasetError as DatasetError
+from cbtools.errors import JobError as JobError
 from cbtools.errors import SegmentError as SegmentError
 from cbtools.errors import StateError as StateError
 from cbtools.schema import describe as describe
@@ -40,5 +41,10 @@ from cbtools.run.report import InspectReport as InspectReport
 from cbtools.run.report import SegmentReport as SegmentReport
 from cbtools.run.segment import inspect_raw as inspect_raw
 from cbtools.run.segment import run_segment as run_segment
+from cbtools.run.job_report import JobReport as JobReport
+from cbtools.run.job import run_job as run_job
+from cbtools.run.watch import watch_job as watch_job
+from cbtools.run.status import JobStatus as JobStatus
+from cbtools.run.status import job_status as job_status
 from cbtools.simulate import simulate_segments as simulate_segments
 from cbtools.samples import sample_path as sample_path

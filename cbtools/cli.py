@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,25 +20,154 @@ app = App(
 )
 
 Raw = Annotated[list[Path], Parameter(consume_multiple=True, negative_iterable=())]
+Names = Annotated[list[str] | None, Parameter(consume_multiple=True, negative_iterable=())]
+
+_SOME_FAILED = 65
+_EXIT_CODES = {cb.DatasetError: 74, cb.JobError: 75, cb.ConfigError: 78}
+"""As sysexits.h names them: input/output error, try again later, configuration; 65 is bad data."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Jobs:
+    """What a job and a watch have in common."""
+
+    channels: Names = None
+    """Only these tables, e.g. level2."""
+    products: Names = None
+    """Only these products, e.g. BTC-USD."""
+    workers: int = 1
+    """How many segments to work on side by side, each in a process of its own."""
+    delete_after_processing: bool = False
+    """Delete the segments that are done, instead of moving them to done/."""
+    processing_dir: Path | None = None
+    """Where segments are claimed to; by default beside ready/."""
+    done_dir: Path | None = None
+    """Where segments that are done go; by default beside ready/."""
+    failed_dir: Path | None = None
+    """Where bad segments go; by default beside ready/."""
+
+
+_JOBS = Jobs()
 
 
 @app.command
-def run(raw: Raw, /, *, out: Path, strict: bool = False, progress: bool = True) -> None:
-    """Turn raw segments into partitioned Parquet, one after the other, with the order book rebuilt.
+def run(
+    raw: Raw,
+    /,
+    *,
+    out: Path,
+    strict: bool = False,
+    progress: bool = True,
+    since: str | None = None,
+    until: str | None = None,
+    dry_run: bool = False,
+    jobs: Annotated[Jobs, Parameter(name="*")] = _JOBS,
+) -> int:
+    """Turn raw segments into partitioned Parquet, with the order book rebuilt.
+
+    A folder is a job: its segments are claimed, each is run exactly once, and moved to done/ (beside ready/;
+    bad ones to failed/). Files and glob patterns are run one after the other, and stay where they are.
 
     Parameters
     ----------
     raw
-        Segments, folders of segments, or glob patterns.
+        A folder of closed segments; or segments and glob patterns.
     out
-        Root of the datasets: it gets level2/, book/, market_trades/, ticker/, _state/ and _quarantine/.
+        Root of the datasets: it gets level2/, book/, market_trades/, ticker/, _state/, _runs/, _quarantine/.
     strict
-        Stop at the first line that is not understood.
+        Stop at the first line that is not understood, or the first bad segment.
     progress
         Show a progress bar, where the output is a terminal.
+    since
+        Of a folder, only segments with frames from this time on, e.g. 2025-11-26T14:00 (UTC).
+    until
+        Of a folder, only segments with frames before this time.
+    dry_run
+        Of a folder, tell what would be done, and do nothing.
     """
+    shown = progress and sys.stderr.isatty()
+    if len(raw) == 1 and raw[0].is_dir():
+        report = cb.run_job(
+            raw[0],
+            out,
+            strict=strict,
+            progress=shown,
+            since=since,
+            until=until,
+            dry_run=dry_run,
+            **vars(jobs),
+        )
+        print(report)
+        if dry_run:
+            for segment, outcome in report.segments.select("segment", "outcome").iter_rows():
+                print(f"{outcome:<11} {segment}")
+        return _SOME_FAILED if report.failed else 0
+    if since or until or dry_run or jobs != _JOBS:
+        raise cb.ConfigError(
+            "since, until, dry-run and the options of jobs are for one folder of segments, not for files"
+        )
     for path in find_segments(raw):
-        print(cb.run_segment(path, out, strict=strict, progress=progress and sys.stderr.isatty()), end="\n\n")
+        print(cb.run_segment(path, out, strict=strict, progress=shown), end="\n\n")
+    return 0
+
+
+@app.command
+def watch(
+    folder: Path,
+    /,
+    *,
+    out: Path,
+    strict: bool = False,
+    poll_seconds: float = 1.0,
+    heartbeat_seconds: float = 60.0,
+    jobs: Annotated[Jobs, Parameter(name="*")] = _JOBS,
+) -> None:
+    """Run the segments of a folder as the recorder closes them, until SIGTERM or SIGINT.
+
+    The exit code is 0 if it was stopped by a signal; else as that of any command: 65 for bad data (strict),
+    74 for a disk that cannot be written to, 75 where another job holds the folder or the workers died, 78 for
+    an option that cannot be meant.
+
+    Parameters
+    ----------
+    folder
+        The folder of closed segments.
+    out
+        Root of the datasets.
+    strict
+        Stop at the first bad segment.
+    poll_seconds
+        How often to look for new segments, seconds.
+    heartbeat_seconds
+        How often to say that it is alive, seconds.
+    """
+    cb.watch_job(
+        folder,
+        out,
+        strict=strict,
+        poll_seconds=poll_seconds,
+        heartbeat_seconds=heartbeat_seconds,
+        log=_say,
+        **vars(jobs),
+    )
+
+
+@app.command
+def status(folder: Path, /, *, out: Path) -> None:
+    """Tell how far the jobs on a folder are.
+
+    Parameters
+    ----------
+    folder
+        The folder of closed segments.
+    out
+        Root of the datasets.
+    """
+    print(cb.job_status(folder, out))
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 @app.command
@@ -145,7 +275,7 @@ def demo(out: Path = Path("cbtools-demo"), /) -> None:
     print("Try next:")
     print(f"  cbtools inspect {sample}")
     print("  cbtools describe book")
-    print(f"  cbtools run {sample} --out processed")
+    print(f"  cbtools run {sample}/* --out processed")
     print('  python -c "import cbtools as cb; print(cb.scan_dataset(')
     print(f"      {str(out / 'processed')!r}, 'market_trades').head().collect())\"")
     print('  jupyter lab notebooks/01_quickstart.ipynb    (pip install -e ".[lab]")')
@@ -171,9 +301,9 @@ def _draw(out: Path) -> list[Path]:
 
 
 def main() -> None:
-    """Run the command line; an error of ours is a message and exit code 1, without a traceback."""
+    """Run the command line; an error of ours is a message and an exit code, without a traceback."""
     try:
-        app()
+        sys.exit(app(result_action="return_value") or 0)
     except cb.CbtoolsError as error:
         print(f"cbtools: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(_EXIT_CODES.get(type(error), _SOME_FAILED))

@@ -30,6 +30,10 @@ class StateError(CbtoolsError):
     """A saved book state that cannot be read or does not fit."""
 
 
+class JobError(CbtoolsError):
+    """A job that cannot go on: its folder is another's, or its workers are gone."""
+
+
 def unknown_name(what: str, name: str, known: Iterable[str]) -> ConfigError:
     """Build the error for a name that is not among the known ones, naming the nearest.
 

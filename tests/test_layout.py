@@ -76,7 +76,12 @@ ORDER = [
         *("open_bars", "bars", "toxicity", "level_flow", "integrated", "labels", "regression"),
         *("listing", "add", "__init__"),
     ),
-    *_package("run", "features", "config", "quarantine", "coverage", "draft", "report", "states", "segment", "__init__"),
+    *_package(
+        "run",
+        *("features", "config", "quarantine", "coverage", "draft", "report", "states", "segment"),
+        *("folders", "order", "manifest", "known", "lock", "options", "job_report"),
+        *("crew", "flight", "exactly_once", "job", "watch", "status", "__init__"),
+    ),
     *_package("_simulate", "draws", "book", "products", "market", "wire", "exchange", "recorder", "__init__"),
     *("simulate", "samples"),
     "__init__",  # below it, what uses the package as everybody does

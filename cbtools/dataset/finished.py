@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +64,25 @@ class Finished:
                 if folder == self.root:
                     break
         return sorted(folders, key=lambda folder: -len(folder.parts))
+
+
+def remove_parts(root: Path, segment: str) -> None:
+    """Remove a segment's parts from a dataset."""
+    parts = [
+        Path(entry.path)
+        for _, files in hive.walk(root)
+        for entry in files
+        if hive.segment_of(entry.name) == segment
+    ]
+    Finished(root, (), tuple(parts)).publish()
+
+
+def remove_drafts(root: Path, segments: Collection[str]) -> None:
+    """Remove what writers of these segments left behind that were given up."""
+    for _, files in hive.walk(root):
+        for entry in files:
+            if hive.temporary_segment_of(entry.name) in segments:
+                Path(entry.path).unlink(missing_ok=True)
 
 
 def remove_empty(folders: Iterable[Path]) -> None:

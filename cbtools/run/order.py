@@ -15,6 +15,7 @@ from cbtools.raw.files import is_compressed, read_end, segment_name
 from cbtools.raw.piece import Decoder, Wanted
 from cbtools.raw.sequence import NO_NUMBER, NO_TIME, Stream
 from cbtools.raw.stream import Reading
+from cbtools.run.folders import Folders
 from cbtools.run.states import DAY, first_frame
 
 _END_BYTES: Final = 1 << 18
@@ -73,6 +74,14 @@ def in_order(waiting: Sequence[Waiting], last: Callable[[Path], Stream] | None =
     return _merged(_chains(by_time, last_frames if last is None else last))
 
 
+def waiting_in(folders: Folders, takes: Callable[[Waiting], bool]) -> list[Waiting]:
+    """Look at the segments that wait, in order: those claimed by an interrupted job, and those asked for."""
+    found = (Waiting.at(path) for path in folders.waiting())
+    return in_order(
+        [one for one in found if one is not None and (folders.is_claimed(one.path) or takes(one))]
+    )
+
+
 def last_frames(path: Path) -> Stream:
     """Read a segment's last frames: `Stream.recent`, the last of them with the number `Stream.last`."""
     if is_compressed(path):
@@ -111,11 +120,11 @@ def _chains(by_time: Sequence[Waiting], last: Callable[[Path], Stream]) -> Chain
         near = [b for b in before if abs(one.begin - b.begin) < DAY and b is not one and b.path not in behind]
         if near:
             behind[min(near, key=lambda other: abs(one.begin - other.begin)).path] = one
-    following = {one.path for one in behind.values()}
-    chains = [[one] for one in by_time if one.path not in following]
+    linked = {one.path for one in behind.values()}
+    chains = [[one] for one in by_time if one.path not in linked]
     for chain in chains:
-        while (one := behind.get(chain[-1].path)) is not None:
-            chain.append(one)
+        while (following := behind.get(chain[-1].path)) is not None:
+            chain.append(following)
     reached = {one.path for chain in chains for one in chain}
     return chains + [[one] for one in by_time if one.path not in reached]  # each behind another, in a ring
 

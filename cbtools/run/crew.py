@@ -1,0 +1,128 @@
+"""Who does a job's tasks: this process, processes of its own, or somebody's executor."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import (
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+)
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Final, ParamSpec, Self, TypeVar
+
+from cbtools.errors import ConfigError, JobError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_CHANCES: Final = 3
+"""So often a pool may die without a task getting done in between."""
+
+
+class Crew:
+    """Does tasks, ``size`` at a time; a pool of its own that died is made anew."""
+
+    def __init__(self, workers: int | None, executor: Executor | None) -> None:
+        if workers is not None and (type(workers) is not int or workers < 1):
+            raise ConfigError(f"workers must be a whole number from 1 on, not {workers!r}")
+        if executor is not None and not callable(getattr(executor, "submit", None)):
+            raise ConfigError(
+                f"executor must be a concurrent.futures.Executor, as a cluster's client.get_executor(), "
+                f"not {executor!r}"
+            )
+        self.size = workers or (1 if executor is None else os.cpu_count() or 1)
+        self._given = executor
+        self._pool: Executor | None = executor
+        self._leash: Connection | None = None
+        self._deaths = 0
+
+    def submit(self, task: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Have a task done."""
+        if self._pool is None:
+            self._pool = self._make()
+        try:
+            return self._pool.submit(task, *args, **kwargs)
+        except RuntimeError as error:  # shut down, or broken
+            failed: Future[T] = Future()
+            failed.set_exception(error if is_trouble(error) else BrokenExecutor(str(error)))
+            return failed
+
+    def _make(self) -> Executor:
+        if self.size == 1:
+            return ThreadPoolExecutor(1, "cbtools-job")
+        # not forked: threads of this process may hold locks, and the lock of the folder would be inherited
+        context = get_context("spawn")
+        reader, self._leash = context.Pipe(duplex=False)
+        return ProcessPoolExecutor(self.size, context, _begin_work, (reader,))
+
+    def done(self) -> None:
+        """Note that a task was done."""
+        self._deaths = 0
+
+    def mend(self, error: BaseException) -> None:
+        """Put a new pool in the place of one that died.
+
+        Raises
+        ------
+        JobError
+            If it was not ours, or the new ones die, too.
+        """
+        self._deaths += 1
+        if self._given is not None:
+            raise JobError(
+                f"the executor cannot go on: {type(error).__name__}: {error}. Nothing is lost: run again"
+            ) from error
+        self.close(at_once=True)
+        if self._deaths >= _CHANCES:
+            raise JobError(
+                f"the worker processes died {_CHANCES} times without getting a task done: perhaps for want "
+                "of memory (give fewer workers, or smaller chunk_bytes), or because the program that calls "
+                "run_job does not guard the call by if __name__ == '__main__'. Nothing is lost: run again"
+            ) from error
+
+    def close(self, *, at_once: bool = False) -> None:
+        """End the workers, those of a pool of its own alone: when their tasks are done, or at once."""
+        leash, self._leash = self._leash, None
+        if leash is not None and at_once:
+            leash.close()
+        if self._given is None and self._pool is not None:
+            pool, self._pool = self._pool, None
+            pool.shutdown(wait=True, cancel_futures=at_once)
+        if leash is not None:
+            leash.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(at_once=error is not None)
+
+
+def is_trouble(error: BaseException) -> bool:
+    """Tell whether an error is of the workers, and not of the task."""
+    return isinstance(error, BrokenExecutor | CancelledError) or (
+        type(error).__module__.partition(".")[0] == "distributed"
+    )
+
+
+def _begin_work(leash: Connection) -> None:
+    """Prepare a worker: it ends with its job, however that ends, and not by the signals meant for that."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+    def wait_for_end() -> None:
+        leash.poll(None)  # nothing is ever sent: it ends when the other end is closed
+        os._exit(1)
+
+    threading.Thread(target=wait_for_end, name="cbtools-leash", daemon=True).start()

@@ -1,0 +1,77 @@
+"""One job a folder: a lock that goes with its process, and tells whose it is."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import orjson
+from filelock import FileLock, Timeout
+
+from cbtools.errors import DatasetError, JobError
+
+_LOCK: Final = ".cbtools.lock"
+_HOLDER: Final = ".cbtools.holder.json"
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Keep other jobs off a folder while the block runs.
+
+    Raises
+    ------
+    JobError
+        If it is another job's: whose, as far as that is known.
+    DatasetError
+        If the folder cannot be written to.
+    """
+    lock = _acquired(folder)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # the disk is gone: so is what it would tell
+            (folder / _HOLDER).unlink(missing_ok=True)
+        lock.release()
+
+
+def _acquired(folder: Path) -> FileLock:
+    lock = FileLock(folder / _LOCK, timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+        now = f"{datetime.now(UTC):%F %T} UTC"
+        me = {"host": socket.gethostname(), "process": os.getpid(), "since": now}
+        (folder / _HOLDER).write_bytes(orjson.dumps(me))
+    except Timeout:
+        whose = holder(folder) or "it does not say whose"
+        raise JobError(f"another job works on {folder}: {whose}. Wait for it, or stop it") from None
+    except OSError as error:
+        lock.release()
+        raise DatasetError(f"cannot lock {folder}: {error.strerror or error}") from error
+    return lock
+
+
+def holder(folder: Path) -> str | None:
+    """Tell who works on a folder, as far as that can be known without touching it."""
+    try:
+        told = orjson.loads((folder / _HOLDER).read_bytes())
+        here, process = told["host"] == socket.gethostname(), int(told["process"])
+        text = f"process {process} on {told['host']}, since {told['since']}"
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return None if here and not _is_alive(process) else text
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:  # it was killed, and could not say that it no longer holds it
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
