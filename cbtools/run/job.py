@@ -117,7 +117,7 @@ def run_job(
     >>> import tempfile
     >>> import cbtools as cb
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     _ = cb.simulate_segments(folder, megabytes=0.2, segment_mb=0.1)
+    ...     _ = cb.simulate_segments(folder, levels=50, megabytes=0.3, segment_mb=0.2)
     ...     report = cb.run_job(f"{folder}/raw/ready/coinbase", f"{folder}/processed", progress=False)
     >>> report.segments["outcome"].to_list()
     ['done', 'done']

@@ -115,7 +115,7 @@ def job_status(
     >>> import tempfile
     >>> import cbtools as cb
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     _ = cb.simulate_segments(folder, megabytes=0.2, segment_mb=0.1)
+    ...     _ = cb.simulate_segments(folder, levels=50, megabytes=0.3, segment_mb=0.2)
     ...     status = cb.job_status(f"{folder}/raw/ready/coinbase", f"{folder}/processed")
     >>> status.ready, status.runs
     (2, 0)

@@ -80,14 +80,13 @@ def watch_job(
 
     >>> import signal, tempfile
     >>> import cbtools as cb
-    >>> def stop_after_two(line):
-    ...     if "2 segments" in line:
+    >>> def stop(line):
+    ...     if "alive: 2 segments" in line:
     ...         signal.raise_signal(signal.SIGTERM)
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     _ = cb.simulate_segments(folder, megabytes=0.2, segment_mb=0.1)
-    ...     report = cb.watch_job(
-    ...         f"{folder}/raw/ready/coinbase", f"{folder}/out", log=stop_after_two, heartbeat_seconds=0.1
-    ...     )
+    ...     _ = cb.simulate_segments(folder, levels=50, megabytes=0.3, segment_mb=0.2)
+    ...     raw, out = f"{folder}/raw/ready/coinbase", f"{folder}/processed"
+    ...     report = cb.watch_job(raw, out, log=stop, heartbeat_seconds=0.1, poll_seconds=0.1)
     >>> report.done
     2
     """
