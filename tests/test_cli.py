@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings(  # we do mean to read sys.argv, as the 
 )
 
 PNG = b"\x89PNG\r\n\x1a\n"
-COMMANDS = ("run", "inspect", "describe", "simulate", "demo")
+COMMANDS = ("run", "watch", "status", "inspect", "describe", "simulate", "demo")
 
 
 class Done(NamedTuple):
@@ -121,7 +121,7 @@ def test_what_demo_says_to_try_next_works(call, tmp_path, monkeypatch, capsys):
 
 
 def test_run_writes_what_run_segment_writes(call, recording, tmp_path):
-    done = call("run", recording, "--out", tmp_path / "by command")
+    done = call("run", recording / "*", "--out", tmp_path / "by command")
     for segment in sorted(recording.iterdir()):
         cb.run_segment(segment, tmp_path / "by function")
     assert (done.code, done.err) == (0, "")
@@ -146,7 +146,7 @@ def test_run_strict_stops_with_the_place_and_writes_nothing(call, recording, tmp
     rejects = cb.read_raw(recording, segment=True).rejects
     segment, line = rejects.row(0, named=True)["segment"], rejects.row(0, named=True)["line"]
     done = call("run", recording / f"{segment}.ndjson", "--out", tmp_path / "out", "--strict")
-    fails(done, 1, f"segment {segment}, line {line} ")
+    fails(done, 65, f"segment {segment}, line {line} ")
     assert files(tmp_path) == []
 
 
@@ -232,27 +232,27 @@ def test_version_is_the_package_s(call):
 @pytest.mark.parametrize("command", ["inspect", "run"])
 def test_a_path_that_is_not_there(call, command, tmp_path):
     out = ("--out", tmp_path / "out") if command == "run" else ()
-    fails(call(command, tmp_path / "nowhere.ndjson", *out), 1, "cbtools: no such segment", "nowhere.ndjson")
+    fails(call(command, tmp_path / "nowhere.ndjson", *out), 65, "cbtools: no such segment", "nowhere.ndjson")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_without_segments(call, tmp_path):
-    fails(call("inspect", tmp_path), 1, "cbtools: no segments in", ".ndjson")
+    fails(call("inspect", tmp_path), 65, "cbtools: no segments in", ".ndjson")
 
 
 def test_a_table_that_is_not_there(call):
-    fails(call("describe", "tikcer"), 1, "cbtools: unknown table 'tikcer'", "did you mean 'ticker'?")
+    fails(call("describe", "tikcer"), 78, "cbtools: unknown table 'tikcer'", "did you mean 'ticker'?")
 
 
 def test_a_product_that_is_not_there(call, tmp_path):
-    fails(call("simulate", tmp_path, "--products", "BTC-UDS"), 1, "did you mean 'BTC-USD'?")
+    fails(call("simulate", tmp_path, "--products", "BTC-UDS"), 78, "did you mean 'BTC-USD'?")
 
 
 def test_a_dataset_partitioned_otherwise(call, recording, tmp_path):
     first, second = sorted(recording.iterdir())[:2]
     cb.run_segment(first, tmp_path, channel_config={"level2": {"partition_cols": ["date"]}})
     there = files(tmp_path)
-    fails(call("run", second, "--out", tmp_path), 1, "is partitioned by date, not by product_id, date")
+    fails(call("run", second, "--out", tmp_path), 74, "is partitioned by date, not by product_id, date")
     assert files(tmp_path) == there
 
 
