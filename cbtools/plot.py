@@ -303,7 +303,7 @@ def coverage(hours: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.set_xticks(range(0, len(columns), step), [f"{hour:%H}" for hour in columns[::step]])
     span = f"{first:%F}" if first.date() == last.date() else f"{first:%F} to {last:%F}"
     ax.set_xlabel(f"hour (UTC), {span}")
-    ax.set_title("Which hours are covered, and what share of the book's rows is ok?", loc="left", fontsize="medium")
+    ax.set_title("What is covered, and how much of the book is ok?", loc="left", fontsize="medium")
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
     return ax
