@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,9 +28,8 @@ def replace_file(path: Path) -> Iterator[Path]:
 
 
 def sync_files(paths: Iterable[Path]) -> None:
-    """Have files on the disk; one waits for it, so side by side."""
-    with ThreadPoolExecutor(_SYNCS) as pool:
-        deque(pool.map(lambda path: _sync(path, os.O_RDWR), paths), maxlen=0)
+    """Have files on the disk."""
+    _side_by_side(lambda path: _sync(path, os.O_RDWR), paths)
 
 
 def sync_folders(paths: Iterable[Path]) -> None:
@@ -41,8 +40,17 @@ def sync_folders(paths: Iterable[Path]) -> None:
             _sync(path, os.O_RDONLY)
 
     if os.name != "nt":  # Windows knows no such thing
-        with ThreadPoolExecutor(_SYNCS) as pool:
-            deque(pool.map(one, paths), maxlen=0)
+        _side_by_side(one, paths)
+
+
+def _side_by_side(sync: Callable[[Path], None], paths: Iterable[Path]) -> None:
+    """Do with many at once what mostly is to wait for the disk."""
+    paths = list(paths)
+    if len(paths) == 1:
+        sync(paths[0])
+    elif paths:
+        with ThreadPoolExecutor(min(_SYNCS, len(paths))) as pool:
+            deque(pool.map(sync, paths), maxlen=0)
 
 
 def _sync(path: Path, way: int) -> None:

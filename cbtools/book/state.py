@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -251,7 +251,7 @@ class BookState:
     def _as_json(self) -> str:
         told = {
             "version": STATE_VERSION,
-            "stream": {**asdict(self.stream), "products": sorted(self.stream.products)},
+            "stream": {**vars(self.stream), "products": sorted(self.stream.products)},
             "products": list(effects_of(self.products).values()),
             "segments": self.segments,
         }

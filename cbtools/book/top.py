@@ -13,8 +13,10 @@ def top_of(state: BookState, depth: int, *, ignore_gaps: bool = False) -> pl.Dat
     proven = (pl.col("proven") & pl.col("current")) | ignore_gaps
     frames = [state.products.filter("has_book").select("product_id", proven=proven, since="proven_since")]
     for side in ("bid", "ask"):
-        levels = state.levels.filter(side=side).sort("price", descending=side == "bid")
-        best = levels.group_by("product_id", maintain_order=True).agg(pl.col("price", "size").head(depth))
+        both = pl.col("price", "size")  # sorted by price
+        best_first = both.tail(depth).reverse() if side == "bid" else both.head(depth)
+        levels = state.levels.filter(side=side)
+        best = levels.group_by("product_id", maintain_order=True).agg(best_first)
         shown = [
             pl.col(what).list.get(k, null_on_oob=True).alias(f"{side}_{what}_{k + 1}")
             for what in ("price", "size")

@@ -35,6 +35,9 @@ class Finished:
 
     def publish(self) -> Written:
         """Give the parts their names, in the place of those of earlier runs; the others of these go."""
+        return publish_together({"": self})[""]
+
+    def _rename(self) -> Written:
         parts = []
         for part in self.parts:
             part.draft.replace(part.path)
@@ -43,8 +46,6 @@ class Finished:
         removed = tuple(path for path in self.old if path not in now)
         for path in removed:
             path.unlink(missing_ok=True)
-        sync_folders(self._folders_of([*now, *removed]))
-        remove_empty(folder for folder in self._folders_of(removed) if folder != self.root)
         return Written(tuple(parts), removed)
 
     def drop(self) -> None:
@@ -64,6 +65,21 @@ class Finished:
                 if folder == self.root:
                     break
         return sorted(folders, key=lambda folder: -len(folder.parts))
+
+
+def publish_together(tables: Mapping[str, Finished]) -> dict[str, Written]:
+    """Publish several tables' parts, one table after the other; then all of it is on the disk."""
+    written = {table: finished._rename() for table, finished in tables.items()}
+    folders: set[Path] = set()
+    for table, finished in tables.items():
+        folders.update(
+            finished._folders_of([*(part.path for part in finished.parts), *written[table].removed])
+        )
+    sync_folders(folders)
+    for table, finished in tables.items():
+        inner = finished._folders_of(written[table].removed)
+        remove_empty(folder for folder in inner if folder != finished.root)
+    return written
 
 
 def remove_parts(root: Path, segment: str) -> None:

@@ -9,7 +9,6 @@ channel's frames have holes of their own.)
 from __future__ import annotations
 
 from collections import deque
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
@@ -135,7 +134,13 @@ class Stream:
 
     def copy(self) -> Stream:
         """Give a stream of its own, to be tracked on."""
-        return deepcopy(self)
+        return replace(
+            self,
+            starts=self.starts.copy(),
+            product_runs=self.product_runs.copy(),
+            products=self.products.copy(),
+            recent=self.recent.copy(),
+        )
 
     @property
     def first(self) -> int:

@@ -21,7 +21,7 @@ from cbtools.book.rebuilder import BookOptions
 from cbtools.book.report import BookReport
 from cbtools.book.state import LEVEL2, BookState, Follower
 from cbtools.dataset import DatasetWriter, Written
-from cbtools.dataset.finished import Finished
+from cbtools.dataset.finished import Finished, publish_together
 from cbtools.errors import DatasetError
 from cbtools.raw.piece import Wanted
 from cbtools.raw.report import RawReport
@@ -60,8 +60,7 @@ class Drafted:
 
     def publish(self) -> tuple[dict[str, Written], Path | None]:
         """Show the tables and the quarantine, in the place of those of an earlier run of the segment."""
-        written = {table: finished.publish() for table, finished in self.tables.items()}
-        return written, self.quarantine.publish()
+        return publish_together(self.tables), self.quarantine.publish()
 
     def drop(self) -> None:
         """Remove the files."""

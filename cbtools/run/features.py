@@ -9,7 +9,6 @@ import polars as pl
 
 from cbtools.book.rebuilder import BookOptions
 from cbtools.book.state import BookState
-from cbtools.book.top import top_of
 from cbtools.features.add import rows_before, usual_of_book
 from cbtools.features.catalogue import Chosen, choose
 from cbtools.features.flow import book_rows
@@ -52,12 +51,11 @@ def trades_table(*, features: bool) -> tuple[Column, ...]:
 class Quotes:
     """Finds for trades the quote that prevailed when they were received, batch by batch.
 
-    It begins with the quotes that a state ended with.
+    It begins with the quotes of ``before``, the rows of the book that a state ended with.
     """
 
-    def __init__(self, state: BookState | None, *, ignore_gaps: bool) -> None:
-        book = top_of(BookState() if state is None else state, 1, ignore_gaps=ignore_gaps)
-        known = quotes_of(book.lazy().with_columns(line=pl.lit(-1, pl.Int64)), "line")
+    def __init__(self, before: pl.DataFrame) -> None:
+        known = quotes_of(before.lazy().select(_OF_BOOK).with_columns(line=pl.lit(-1, pl.Int64)), "line")
         self._last = known.select(_QUOTED).collect()
 
     def __call__(self, trades: pl.DataFrame | None, book: pl.DataFrame | None) -> pl.DataFrame | None:
@@ -94,9 +92,10 @@ class Features:
         chosen = of_book(options)
         rows = pl.Schema({c.name: c.dtype for c in book_columns(options.depth, options.bands_bps)})
         self._book = Adder(chosen, book_rows(), rows)
-        if state is not None:
-            self._book(rows_before(state, options.depth, ignore_gaps=ignore))
-        self._quotes = Quotes(state, ignore_gaps=ignore)
+        before = rows_before(BookState() if state is None else state, options.depth, ignore_gaps=ignore)
+        if before.height:
+            self._book(before)
+        self._quotes = Quotes(before)
         trades = pl.Schema({**schema("market_trades"), **{c.name: c.dtype for c in _QUOTE}})
         self._trades = Adder(_OF_TRADES, trade_rows(), trades)
         self._order = [column.name for column in trades_table(features=True)]

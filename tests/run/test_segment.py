@@ -395,7 +395,7 @@ def test_a_run_that_broke_while_publishing_is_mended_by_running_again(segments, 
     for path in segments[1:]:
         cb.run_segment(path, tmp_path / "broken")
     with monkeypatch.context() as patch:
-        break_after(patch, "publish", calls, Finished)
+        break_after(patch, "_rename", calls, Finished)
         with pytest.raises(Broken):
             cb.run_segment(segments[0], tmp_path / "broken")
     assert not (tmp_path / "broken" / "_state" / f"{segments[0].stem}.parquet").exists()
