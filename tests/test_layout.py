@@ -50,7 +50,17 @@ ORDER = [
         "__init__",
     ),
     *_package(
-        "dataset", "hive", "order", "parquet", "split", "draft", "written", "finished", "scan", "write", "__init__"
+        "dataset",
+        "hive",
+        "order",
+        "parquet",
+        "split",
+        "draft",
+        "written",
+        "finished",
+        "scan",
+        "write",
+        "__init__",
     ),
     "plot",
     *_package(

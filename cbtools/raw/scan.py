@@ -216,6 +216,7 @@ def check_products(products: Collection[str] | None) -> tuple[str, ...] | None:
     """Check a list of products; None stands for all."""
     if products is None:
         return None
-    if isinstance(products, str) or not all(isinstance(product, str) for product in products):
+    listed = isinstance(products, Collection) and not isinstance(products, str)
+    if not listed or not all(isinstance(product, str) for product in products):
         raise ConfigError(f"products must be a list of product ids, e.g. ['BTC-USD'], not {products!r}")
     return tuple(dict.fromkeys(products))

@@ -8,12 +8,12 @@ from collections.abc import Collection, Mapping
 from concurrent.futures import Executor
 from typing import Any
 
-from cbtools.raw.files import is_compressed
+from cbtools.errors import SegmentError
 from cbtools.raw.stream import CHUNK_BYTES
 from cbtools.run.crew import Crew
 from cbtools.run.exactly_once import begun_job
 from cbtools.run.folders import checksum
-from cbtools.run.job_report import JobReport, RunLog
+from cbtools.run.job_report import JobReport, Outcome, RunLog
 from cbtools.run.known import Known
 from cbtools.run.manifest import parameters_of
 from cbtools.run.options import Instant, Options, read_options
@@ -90,7 +90,7 @@ def run_job(
     strict : bool
         A line that is not understood makes a segment bad; and the first bad segment ends the job.
     dry_run : bool
-        Move and write nothing; report what would be done.
+        Move and write nothing; report what would be done. (The segments are read, for their checksums.)
     progress : bool
         Show a progress bar over the segments' bytes.
     chunk_bytes : int
@@ -140,32 +140,42 @@ def run_job(
         chunk_bytes=chunk_bytes,
     )
     crew, log = Crew(workers, executor), RunLog()
-    if dry_run:
-        _look(options, log)
-        return log.report(time.perf_counter() - started)
-    with _Bar(shown=progress) as bar, begun_job(options, crew, log, bar.tell) as job:
-        waiting = job.waiting()
-        bar.begin(waiting)
-        for _ in job.work(waiting):
-            pass
+    with _Bar(shown=progress) as bar:
+        if dry_run:
+            _look(options, log, bar)
+        else:
+            with begun_job(options, crew, log, bar.tell) as job:
+                waiting = job.waiting()
+                bar.begin(waiting)
+                for _ in job.work(waiting):
+                    pass
     return log.report(time.perf_counter() - started)
 
 
-def _look(options: Options, log: RunLog) -> None:
+def _look(options: Options, log: RunLog, bar: _Bar) -> None:
     """Tell what would be done."""
-    known, parameters = Known(options.task.root), parameters_of(options.task)
-    for one in waiting_in(options.folders, options.takes):
-        reason = None
-        if known.may_have(one.source_bytes, compressed=is_compressed(one.path)):
+    folders, parameters = options.folders, parameters_of(options.task)
+    known, waiting = Known(options.task.root), waiting_in(options.folders, options.takes)
+    claimed = {one.segment for one in waiting if folders.is_claimed(one.path)}
+    bar.begin(waiting)
+    for one in waiting:
+        outcome: Outcome = "would run"
+        segment, reason = one.segment, None
+        try:
             content = checksum(one.path)
-            if known.segment_of(content) is not None:
-                reason = known.reason(content, parameters)
-        log.add(
-            "would run" if reason is None else "would skip",
-            segment=one.segment,
-            source=one.path.name,
-            source_bytes=one.source_bytes,
-            reason=reason,
+        except SegmentError as error:
+            reason = str(error)
+        else:
+            there = known.segment_of(content)
+            if there is not None and not (there == segment and folders.is_claimed(one.path)):
+                outcome, reason = "would skip", known.reason(content, parameters)
+            elif not folders.is_claimed(one.path):
+                segment = known.name_for(segment, content, claimed)
+            known.add(content.sha256, there or segment, parameters)
+        bar.tell(
+            log.add(
+                outcome, segment=segment, source=one.path.name, source_bytes=one.source_bytes, reason=reason
+            )
         )
 
 

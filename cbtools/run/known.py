@@ -19,19 +19,13 @@ class Known:
     def __init__(self, root: Path) -> None:
         self._contents: dict[str, tuple[str, dict[str, Any]]] = {}
         self.names: set[str] = set()
-        self._sizes: set[int] = set()
         for manifest in read_manifests(root):
             self.add(manifest.sha256, manifest.segment, manifest.parameters)
-            self._sizes.add(manifest.told["source"]["raw_bytes"])
 
     def add(self, sha256: str, segment: str, parameters: dict[str, Any]) -> None:
         """Note a segment that was run."""
         self._contents[sha256] = segment, parameters
         self.names.add(segment)
-
-    def may_have(self, source_bytes: int, *, compressed: bool) -> bool:
-        """Tell whether a file's content may be there: its checksum is to be asked then."""
-        return bool(self._sizes) and (compressed or source_bytes in self._sizes)
 
     def segment_of(self, content: Content) -> str | None:
         """Give the segment with this content."""

@@ -92,9 +92,10 @@ def _of_channels(
 ) -> Mapping[str, Mapping[str, Any]] | None:
     if channels is None:
         return config
-    if isinstance(channels, str) or not all(isinstance(channel, str) for channel in channels):
+    listed = isinstance(channels, Collection) and not isinstance(channels, str)
+    if not listed or not all(isinstance(channel, str) for channel in channels):
         raise ConfigError(f"channels must be a list of tables, e.g. ['level2'], not {channels!r}")
-    known = DEFAULT if config is None else config
+    known = DEFAULT if config is None else config  # a name that is none is told by read_config
     return {channel: known.get(channel, {}) for channel in channels}
 
 
