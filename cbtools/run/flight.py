@@ -106,12 +106,10 @@ def draft_recording(task: Task, path: Path, segment: str, start: BookState | Non
     """Write a segment's tables under temporary names, if it is a recording."""
     drafted = draft_segment(task, path, segment, start)
     raw = drafted.raw
-    if drafted.source_bytes and not (raw.frames or raw.duplicates or raw.errors):
+    if raw.rejects and not (raw.frames or raw.duplicates or raw.errors):
         drafted.drop()
         reasons = ", ".join(f"{n:,} {reason}" for reason, n in raw.rejects.items())
-        raise SegmentError(
-            f"{path} is no recording: of its {raw.lines:,} lines none is understood ({reasons or 'nothing'})"
-        )
+        raise SegmentError(f"{path} is no recording: none of its lines is understood ({reasons})")
     return drafted
 
 

@@ -19,19 +19,28 @@ _PIECE_BYTES: Final = 4 << 20
 
 @dataclass(frozen=True)
 class Content:
-    """What identifies a segment: the checksum of its lines, after decompression, and their size in bytes."""
+    """What identifies a segment: the checksum of its lines, after decompression, and their size in bytes.
+
+    Of a compressed file that is damaged it is the checksum of the file: who knows what its lines are.
+    """
 
     sha256: str
     raw_bytes: int
 
 
 def checksum(path: Path) -> Content:
-    """Read a segment for its checksum: of a plain file it is what ``sha256sum`` gives."""
-    digest, size = hashlib.sha256(), 0
+    """Read a segment for its checksum: of a plain file it is what ``sha256sum`` gives, and of a damaged one."""
+    digest, size, damaged = hashlib.sha256(), 0, False
     for piece in read_pieces(path, _PIECE_BYTES):
         digest.update(piece.buffer[: piece.size].data)
         size += piece.size
-    return Content(digest.hexdigest(), size)
+        damaged |= bool(piece.damage)
+    return Content(_of_bytes(path) if damaged else digest.hexdigest(), size)
+
+
+def _of_bytes(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -153,7 +162,4 @@ def _free(there: Path, path: Path) -> Path:
 
 
 def _same(one: Path, other: Path) -> bool:
-    if one.stat().st_size != other.stat().st_size:
-        return False
-    with one.open("rb") as a, other.open("rb") as b:
-        return hashlib.file_digest(a, "sha256").digest() == hashlib.file_digest(b, "sha256").digest()
+    return one.stat().st_size == other.stat().st_size and _of_bytes(one) == _of_bytes(other)
