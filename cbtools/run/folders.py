@@ -29,7 +29,7 @@ class Content:
 
 
 def checksum(path: Path) -> Content:
-    """Read a segment for its checksum: of a plain file it is what ``sha256sum`` gives, and of a damaged one."""
+    """Read a segment for its checksum, which of a plain file is what ``sha256sum`` gives."""
     digest, size, damaged = hashlib.sha256(), 0, False
     for piece in read_pieces(path, _PIECE_BYTES):
         digest.update(piece.buffer[: piece.size].data)
