@@ -264,10 +264,8 @@ class Job:
 
     def give_back(self) -> None:
         """Give back all that is claimed, with nothing left of it."""
-        tasks = self._tasks()
-        for future in tasks:
-            future.cancel()
-        wait(tasks, _PATIENCE)
+        running = [future for future in self._tasks() if not future.cancel()]
+        wait(running, _PATIENCE)
         for flight in self._flights:
             with suppress(OSError):  # a disk that is gone: the segment stays claimed, and is the next job's
                 if has_come(flight.draft):
