@@ -82,6 +82,13 @@ def publish_together(tables: Mapping[str, Finished]) -> dict[str, Written]:
     return written
 
 
+def datasets_in(root: Path) -> list[Path]:
+    """Give the folders of datasets under a root."""
+    with contextlib.suppress(FileNotFoundError):
+        return sorted(path for path in root.iterdir() if path.name[0] not in "._" and path.is_dir())
+    return []
+
+
 def remove_parts(root: Path, segment: str) -> None:
     """Remove a segment's parts from a dataset."""
     parts = [

@@ -105,6 +105,11 @@ def counted(counts: Mapping[str, int], most: int = 5) -> str:
     return (text + (f" and {rest} more" if rest else "")) or "none"
 
 
+def number(n: int, what: str) -> str:
+    """Show how many there are of a thing."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
 def listed(names: Iterable[str], most: int = 3) -> str:
     """Show names, the first few."""
     names = list(names)

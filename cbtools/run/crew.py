@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import (
     BrokenExecutor,
     CancelledError,
@@ -16,6 +16,7 @@ from concurrent.futures import (
 )
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from pathlib import Path
 from types import TracebackType
 from typing import Final, ParamSpec, Self, TypeVar
 
@@ -44,6 +45,24 @@ class Crew:
         self._pool: Executor | None = executor
         self._leash: Connection | None = None
         self._deaths = 0
+
+    def check(self, folders: Sequence[Path]) -> None:
+        """Have a worker of somebody's executor look whether it sees folders.
+
+        Raises
+        ------
+        JobError
+            If it does not: it would take every segment for unreadable.
+        """
+        if self._given is None:
+            return
+        try:
+            self.submit(_see, folders).result()
+        except Exception as error:  # whatever the executor raises
+            raise JobError(
+                f"the executor's workers cannot be used: {type(error).__name__}: {error}. They need cbtools, "
+                "and the file system of this process under the same paths"
+            ) from error
 
     def submit(self, task: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Have a task done."""
@@ -107,6 +126,11 @@ class Crew:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close(at_once=error is not None)
+
+
+def _see(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        folder.stat()
 
 
 def is_trouble(error: BaseException) -> bool:

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from cbtools.book.states import KeptState, check_state_folder, keep_state, state_path
-from cbtools.dataset.finished import remove_drafts, remove_parts
+from cbtools.dataset.finished import datasets_in, remove_drafts, remove_parts
 from cbtools.errors import CbtoolsError, DatasetError, SegmentError, StateError
+from cbtools.raw.files import segment_name
 from cbtools.run.crew import Crew, is_trouble
 from cbtools.run.draft import Drafted
 from cbtools.run.flight import AHEAD, Flight, Plan, error_of, has_come
-from cbtools.run.folders import Content, checksum, ending_of
+from cbtools.run.folders import Content, checksum, ending_of, segments_in
 from cbtools.run.job_report import Outcome, RunLog
 from cbtools.run.known import Known, name_before
 from cbtools.run.lock import hold
@@ -58,6 +59,7 @@ def begun_job(options: Options, crew: Crew, log: RunLog, tell: Tell) -> Iterator
         job = Job(options, crew, log, tell)
         stack.callback(job.give_back)
         stack.enter_context(crew)
+        crew.check([options.folders.processing, options.task.root / RUNS])
         yield job
 
 
@@ -76,8 +78,21 @@ class Job:
         self._flights: list[Flight] = []
         self.stopping = False
         """Set to have it finish what is begun, and take no more."""
-        for table in options.task.config.tables:
-            remove_drafts(self._root / table.table, self._known.names)
+        self._tidy_up()
+
+    def _tidy_up(self) -> None:
+        """Remove what jobs before left that were killed, also of tables that this one does not write."""
+        claimed = {segment_name(path) for path in segments_in(self._folders.processing)}
+        written = {table.table for table in self._options.task.config.tables}
+        for folder in datasets_in(self._root):
+            remove_drafts(folder, self._known.names | claimed)
+            for segment in claimed - self._known.names if folder.name not in written else ():
+                remove_parts(folder, segment)
+
+    @property
+    def has_in_hand(self) -> bool:
+        """Whether segments are claimed."""
+        return bool(self._flights)
 
     def waiting(self) -> list[Waiting]:
         """Give the segments to be run, in order."""
@@ -169,12 +184,12 @@ class Job:
     def _claimed(self, one: Waiting, content: Content) -> Flight:
         if self._folders.is_claimed(one.path):
             source = name_before(one.segment, content) + ending_of(one.path)
-            return Flight(one, one.path, source, one.segment, content, resumed=True)
+            return Flight(one, one.path, source, one.segment, content, shown=True)
         others = {flight.segment for flight in self._flights}
         others |= {other.segment for other in self._queue if self._folders.is_claimed(other.path)}
         segment = self._known.name_for(one.segment, content, others)
         path = self._folders.claim(one.path, segment)
-        return Flight(one, path, one.path.name, segment, content, resumed=False)
+        return Flight(one, path, one.path.name, segment, content, shown=False)
 
     # --- landing them
 
@@ -208,6 +223,7 @@ class Job:
                 other.start = other.after = None
 
     def _publish(self, flight: Flight, drafted: Drafted, start: Found) -> None:
+        flight.shown = True
         written, quarantine = drafted.publish()
         manifest = manifest_of(
             drafted,
@@ -219,7 +235,10 @@ class Job:
             started_from=start.whence,
         )
         manifest.save(self._root)
-        keep_state(self._root, flight.segment, drafted.state, self._options.keep_states)
+        try:
+            keep_state(self._root, flight.segment, drafted.state, self._options.keep_states)
+        except StateError as error:  # of writing, not of the segment
+            raise DatasetError(str(error)) from error
         self._folders.release(flight.path, delete=self._options.delete)
         self._flights.remove(flight)
         self._known.add(flight.content.sha256, flight.segment, self._parameters)
@@ -232,9 +251,9 @@ class Job:
     def _refuse(self, flight: Flight, error: BaseException) -> None:
         _raise_unless_its_own(error)
         self._flights.remove(flight)
-        if flight.resumed:  # it may be that it was cut off while it was published
-            for table in self._options.task.config.tables:
-                remove_parts(self._root / table.table, flight.segment)
+        if flight.shown:
+            for folder in datasets_in(self._root):
+                remove_parts(folder, flight.segment)
         self._fail(flight.path, flight.waiting, flight.segment, error)
 
     def _fail(self, path: Path, one: Waiting, segment: str, error: BaseException) -> None:
@@ -242,9 +261,9 @@ class Job:
         _raise_unless_its_own(error)
         ours = isinstance(error, CbtoolsError)
         told = str(error) if ours else "".join(traceback.format_exception(error))
-        there = self._folders.fail(path, path.name, f"{told.rstrip()}\n")
+        there = self._folders.fail(path, told)
         reason = str(error) if ours else f"{type(error).__name__}: {error}"
-        self._told("failed", one, segment, reason=f"{reason} (it is in {there})")
+        self._told("failed", one, segment, reason=reason.replace(str(path), str(there)))
         if self._options.task.strict:
             raise error
 
@@ -260,10 +279,11 @@ class Job:
         """Give back what is claimed and not begun."""
         for flight in [flight for flight in self._flights if flight.draft is None]:
             self._flights.remove(flight)
-            self._folders.give_back(flight.path, flight.source)
+            if not flight.shown:
+                self._folders.give_back(flight.path, flight.source)
 
     def give_back(self) -> None:
-        """Give back all that is claimed, with nothing left of it."""
+        """Give back all that is claimed, but for what may be published in part: that is the next job's."""
         running = [future for future in self._tasks() if not future.cancel()]
         wait(running, _PATIENCE)
         for flight in self._flights:
@@ -271,7 +291,8 @@ class Job:
                 if has_come(flight.draft):
                     assert flight.draft is not None
                     flight.draft.result().drop()
-                self._folders.give_back(flight.path, flight.source)
+                if not flight.shown:
+                    self._folders.give_back(flight.path, flight.source)
         self._flights.clear()
 
 

@@ -36,8 +36,8 @@ class Flight:
     source: str
     segment: str
     content: Content
-    resumed: bool
-    """An interrupted job has claimed it: parts of it may be published."""
+    shown: bool
+    """Parts of it may be published: an interrupted job had claimed it, or it is being published."""
     start: Found | None = None
     draft: Future[Drafted] | None = None
     effect: Future[BookState] | None = None

@@ -61,20 +61,19 @@ class Folders:
         failed: str | os.PathLike[str] | None = None,
     ) -> Folders:
         """Give the folders beside ``ready``, or in a folder in whose path there is none, and check them."""
-        ready = Path(input_dir)
+        ready = Path(input_dir).absolute()  # workers may be in other folders
         if not ready.is_dir():
             raise ConfigError(
                 f"{ready} is no folder: a job takes a folder of closed segments, as raw/ready/coinbase"
             )
-        parts = ready.absolute().parts
-        if "active" in parts[-2:]:
+        if "active" in ready.parts[-2:]:
             raise ConfigError(f"{ready} holds what is being recorded: give the folder of closed segments")
         if (ready / _READY).is_dir():
             raise ConfigError(f"{ready} is not the folder of closed segments: that is in {ready / _READY}")
 
         def beside(name: str, given: str | os.PathLike[str] | None) -> Path:
             if given is not None:
-                return Path(given)
+                return Path(given).absolute()
             if _READY not in ready.parts:
                 return ready / name
             last = len(ready.parts) - 1 - ready.parts[::-1].index(_READY)
@@ -89,13 +88,13 @@ class Folders:
         for folder in (self.processing, self.done, self.failed):
             if folder.exists() and not folder.is_dir():
                 raise ConfigError(f"{folder} is no folder: segments are to be moved there")
-            there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+            there = next(path for path in (folder, *folder.parents) if path.exists())
             if there.stat().st_dev != device:
                 raise ConfigError(
                     f"{folder} is on another file system than {self.ready}, and a segment moves by one "
                     "rename: give processing_dir, done_dir and failed_dir beside it"
                 )
-        distinct = {folder.absolute() for folder in (self.ready, self.processing, self.done, self.failed)}
+        distinct = {self.ready, self.processing, self.done, self.failed}
         if len(distinct) < 4:
             raise ConfigError(f"the folders of a job must differ: {', '.join(map(str, sorted(distinct)))}")
 
@@ -124,11 +123,11 @@ class Folders:
         if not (self.ready / name).exists():
             _move(path, self.ready / name)
 
-    def fail(self, path: Path, name: str, error: str) -> Path:
+    def fail(self, path: Path, error: str) -> Path:
         """Move a segment to failed/, with what is wrong with it beside it; the place."""
-        there = _free(self.failed / name, path)
+        there = _free(self.failed / path.name, path)
         with replace_file(there.with_name(f"{there.name}.error.txt")) as draft:
-            draft.write_text(error, encoding="utf-8")
+            draft.write_text(f"{error.replace(str(path), str(there)).rstrip()}\n", encoding="utf-8")
         return _move(path, there)
 
 

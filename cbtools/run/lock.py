@@ -68,6 +68,8 @@ def holder(folder: Path) -> str | None:
 
 
 def _is_alive(process: int) -> bool:
+    if os.name == "nt":  # where this signal would be one
+        return True
     try:
         os.kill(process, 0)
     except ProcessLookupError:  # it was killed, and could not say that it no longer holds it

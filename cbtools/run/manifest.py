@@ -112,7 +112,7 @@ def manifest_of(
             "software": package_version(),
             "schema": SCHEMA_VERSION,
             "seconds": round(drafted.seconds, 3),
-            "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "finished_at": datetime.now(UTC).isoformat(timespec="microseconds"),
             "gaps": _rows(drafted.gaps),
             "coverage": _rows(drafted.coverage),
         }

@@ -79,7 +79,7 @@ def read_options(
         raise ConfigError(f"since ({since}) must be before until ({until}): nothing is between them")
     return Options(
         folders=Folders.of(input_dir, processing_dir, done_dir, failed_dir),
-        task=Task(Path(output_dir), config, chunk_bytes, check_products(products), strict),
+        task=Task(Path(output_dir).absolute(), config, chunk_bytes, check_products(products), strict),
         keep_states=keep_states,
         delete=delete_after_processing,
         since=begin,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from cbtools.raw.report import as_html, as_text
+from cbtools.raw.report import as_html, as_text, number
 from cbtools.run.folders import Folders, segments_in
 from cbtools.run.lock import holder
 from cbtools.run.manifest import read_manifests
@@ -59,16 +59,14 @@ class JobStatus:
         """Give the status as pairs of a label and a text, as it is printed."""
         shown = [
             ("job", self.holder or "none is at work"),
-            ("ready", f"{self.ready:,} segments, {self.ready_bytes / 1e6:,.1f} MB"),
-            ("processing", f"{self.processing:,} segments"),
-            ("done", f"{self.done:,} segments"),
-            ("failed", f"{self.failed:,} segments"),
-            (
-                "in the dataset",
-                f"{self.runs:,} segments, {self.rows:,} rows of {self.raw_bytes / 1e6:,.1f} MB",
-            ),
+            ("ready", f"{number(self.ready, 'segment')}, {self.ready_bytes / 1e6:,.1f} MB"),
+            ("processing", number(self.processing, "segment")),
+            ("done", number(self.done, "segment")),
+            ("failed", number(self.failed, "segment")),
+            ("in the dataset", f"{number(self.runs, 'segment')}, {number(self.rows, 'row')}"),
+            ("raw", f"{self.raw_bytes / 1e6:,.1f} MB of lines"),
             ("gaps", f"{self.gaps:,}"),
-            ("rejects", f"{self.rejects:,} lines"),
+            ("rejects", number(self.rejects, "line")),
         ]
         if self.last_finished is not None:
             shown.append(("last", f"{self.last}, finished {self.last_finished:%F %T} UTC"))

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from cbtools.errors import ConfigError
+from cbtools.raw.report import number
 from cbtools.raw.stream import CHUNK_BYTES
 from cbtools.run.crew import Crew
 from cbtools.run.exactly_once import Job, begun_job
@@ -56,13 +57,17 @@ def watch_job(
     Parameters
     ----------
     input_dir, output_dir : path-like
-        As in `run_job`, as all that is not told here.
+        As in `run_job`.
     poll_seconds : float
         How long to wait before it looks for new segments again, seconds.
     heartbeat_seconds : float
         How often to say that it is alive, seconds.
     log : callable
         Takes a line of text: one for each segment, and the heartbeat.
+    channel_config, channels, products, workers, executor, delete_after_processing : optional
+        As in `run_job`.
+    processing_dir, done_dir, failed_dir, keep_states, strict, chunk_bytes : optional
+        As in `run_job`.
 
     Returns
     -------
@@ -126,7 +131,7 @@ def _stopped_by_signals(job: Job) -> Iterator[threading.Event]:
     stopped = threading.Event()
 
     def stop(*_: object) -> None:
-        if job.stopping:
+        if job.stopping and job.has_in_hand:
             raise KeyboardInterrupt
         job.stopping = True
         stopped.set()
@@ -167,16 +172,16 @@ class _Pulse:
     def sums(self) -> str:
         """Say what was done so far."""
         outcomes = self._found.outcomes
-        done = f"{outcomes['done']:,} segments, {self._found.raw_bytes / 1e6:,.1f} MB"
+        done = f"{number(outcomes['done'], 'segment')}, {self._found.raw_bytes / 1e6:,.1f} MB"
         others = f"{outcomes['skipped']:,} skipped, {outcomes['failed']:,} failed"
-        return f"{done}, {self._found.rows:,} rows, {others}"
+        return f"{done}, {number(self._found.rows, 'row')}, {others}"
 
     def tell(self, row: Mapping[str, Any]) -> None:
         """Say what became of a segment."""
         text = f"{row['outcome']} {row['segment']}"
         if row["lines"] is not None:
-            text += f": {row['rows']:,} rows, {row['gaps']:,} gaps, {row['rejects']:,} rejects"
-            text += f", {row['seconds']:.2f} s"
+            counts = ", ".join(number(row[f"{what}s"], what) for what in ("row", "gap", "reject"))
+            text += f": {counts}, {row['seconds']:.2f} s"
         self._log(f"{_now()} {text}" + (f": {row['reason']}" if row["reason"] else ""))
 
 
