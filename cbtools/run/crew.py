@@ -18,7 +18,8 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
-from typing import Final, ParamSpec, Self, TypeVar
+from typing import Any, Final, ParamSpec, Self, TypeVar
+from uuid import uuid4
 
 from cbtools.errors import ConfigError, JobError
 
@@ -69,6 +70,8 @@ class Crew:
         if self._pool is None:
             self._pool = self._make()
         try:
+            if self._given is not None:
+                return self._given.submit(_once, uuid4().hex, task, *args, **kwargs)
             return self._pool.submit(task, *args, **kwargs)
         except RuntimeError as error:  # shut down, or broken
             failed: Future[T] = Future()
@@ -126,6 +129,11 @@ class Crew:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close(at_once=error is not None)
+
+
+def _once(token: str, task: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """Do a task; the token has a cluster know it from an equal one, whose result it may have kept."""
+    return task(*args, **kwargs)
 
 
 def _see(folders: Sequence[Path]) -> None:

@@ -6,11 +6,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from cbtools.errors import ConfigError
 from cbtools.raw.report import number
@@ -114,37 +113,60 @@ def watch_job(
     )
     found, crew = RunLog(_TOLD), Crew(workers, executor)
     pulse = _Pulse(found, log, heartbeat_seconds)
-    with begun_job(options, crew, found, pulse.tell) as job, _stopped_by_signals(job) as stopped:
-        log(f"{_now()} watching {input_dir}")
-        while not job.stopping:
-            for _ in job.work(job.waiting(), min(heartbeat_seconds, _STEP)):
-                pulse.beat()
-            pulse.beat()
-            stopped.wait(min(poll_seconds, pulse.due()))
-        log(f"{_now()} stopped: {pulse.sums()}")
+    with _Signals() as signals:
+        try:
+            with begun_job(options, crew, found, pulse.tell) as job:
+                signals.stop(job)
+                log(f"{_now()} watching {input_dir}")
+                while not job.stopping:
+                    for _ in job.work(job.waiting(), min(heartbeat_seconds, _STEP)):
+                        pulse.beat()
+                    pulse.beat()
+                    signals.wait(min(poll_seconds, pulse.due()))
+        except _AtOnceError:
+            pass  # what was in hand is given back
+    log(f"{_now()} stopped: {pulse.sums()}")
     return found.report(pulse.seconds)
 
 
-@contextmanager
-def _stopped_by_signals(job: Job) -> Iterator[threading.Event]:
-    """Have signals stop the job; they are for the main thread alone."""
-    stopped = threading.Event()
+class _AtOnceError(BaseException):
+    """Raised by a second signal, to have all given back."""
 
-    def stop(*_: object) -> None:
-        if job.stopping and job.has_in_hand:
-            raise KeyboardInterrupt
-        job.stopping = True
-        stopped.set()
 
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
-    before = {number: signal.signal(number, stop) for number in _SIGNALS}
-    try:
-        yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+class _Signals:
+    """Has signals stop a job, in the main thread, to which they go."""
+
+    def __init__(self) -> None:
+        self._job: Job | None = None
+        self._came = threading.Event()
+        self._before: dict[int, Any] = {}
+
+    def stop(self, job: Job) -> None:
+        """Have them stop this job; perhaps one came already."""
+        self._job = job
+        job.stopping = self._came.is_set()
+
+    def wait(self, seconds: float) -> None:
+        """Wait for one, but not for longer."""
+        self._came.wait(seconds)
+
+    def _take(self, *_: object) -> None:
+        again = self._came.is_set()
+        self._came.set()
+        if self._job is not None:
+            self._job.stopping = True
+            if again and self._job.has_in_hand:
+                self._job = None  # not once more, while they are given back
+                raise _AtOnceError
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {which: signal.signal(which, self._take) for which in _SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for which, handler in self._before.items():
+            signal.signal(which, handler)
 
 
 class _Pulse:
