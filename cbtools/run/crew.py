@@ -14,6 +14,7 @@ from concurrent.futures import (
     ProcessPoolExecutor,
     ThreadPoolExecutor,
 )
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -71,7 +72,7 @@ class Crew:
             self._pool = self._make()
         try:
             if self._given is not None:
-                return self._given.submit(_once, uuid4().hex, task, *args, **kwargs)
+                return self._given.submit(partial(_once, uuid4().hex, task, *args, **kwargs))
             return self._pool.submit(task, *args, **kwargs)
         except RuntimeError as error:  # shut down, or broken
             failed: Future[T] = Future()
