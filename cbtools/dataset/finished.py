@@ -100,12 +100,17 @@ def remove_parts(root: Path, segment: str) -> None:
     Finished(root, (), tuple(parts)).publish()
 
 
-def remove_drafts(root: Path, segments: Collection[str]) -> None:
-    """Remove what writers of these segments left behind that were given up."""
+def remove_drafts(root: Path, segments: Collection[str]) -> set[str]:
+    """Remove what writers of these segments left that were given up; tell which segments have files."""
+    left = set()
     for _, files in hive.walk(root):
         for entry in files:
-            if hive.temporary_segment_of(entry.name) in segments:
+            drafted = hive.temporary_segment_of(entry.name)
+            if drafted in segments:
                 Path(entry.path).unlink(missing_ok=True)
+            else:
+                left.add(drafted or hive.segment_of(entry.name) or "")
+    return left
 
 
 def remove_empty(folders: Iterable[Path]) -> None:

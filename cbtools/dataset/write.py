@@ -52,6 +52,8 @@ class DatasetWriter:
         Name of the segment, which names the parts; ``"data"`` by default.
     columns : sequence of Column, optional
         The table's columns, where `cbtools.schema` does not list the table.
+    fresh : bool
+        Nothing of this segment is in the dataset: it is not looked for, which in a large one takes time.
     buffer_bytes : int, optional
         Bound of what waits in memory for row groups to fill.
 
@@ -81,6 +83,7 @@ class DatasetWriter:
         partition_by: str | Sequence[str],
         segment: str | None = None,
         columns: Sequence[Column] | None = None,
+        fresh: bool = False,
         buffer_bytes: int = BUFFER_BYTES,
     ) -> None:
         self._table = table
@@ -101,11 +104,11 @@ class DatasetWriter:
         self._made: list[Path] = []
         self._varies = columns is not None  # by the options of what is written
         self._others: Path | None = None
-        self._old = self._look_around()
+        self._old = self._look_around(fresh=fresh)
 
-    def _look_around(self) -> list[Path]:
-        """Find the segment's parts of earlier runs; remove what a crashed one left behind."""
-        old = []
+    def _look_around(self, *, fresh: bool) -> list[Path]:
+        """Find the segment's parts of earlier runs, if there may be any; remove what a crashed one left."""
+        old: list[Path] = []
         for relative, files in hive.walk(self._root):
             for entry in files:
                 if entry.name == self._name:
@@ -120,6 +123,8 @@ class DatasetWriter:
                     )
                 elif hive.segment_of(entry.name) is not None:
                     self._others = Path(entry.path)
+            if fresh and self._others is not None:
+                break
         return old
 
     def begin(self, schema: Mapping[str, pl.DataType]) -> None:

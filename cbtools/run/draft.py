@@ -93,8 +93,13 @@ def draft_segment(
     segment: str,
     start: BookState | None,
     progress: Callable[[int], object] | None = None,
+    *,
+    fresh: bool = False,
 ) -> Drafted:
-    """Write a segment's tables under temporary names, in one pass over its file."""
+    """Write a segment's tables under temporary names, in one pass over its file.
+
+    ``fresh``: nothing of the segment is in the datasets.
+    """
     started = time.perf_counter()
     try:
         with ExitStack() as stack:
@@ -106,6 +111,7 @@ def draft_segment(
                         partition_by=table.partition_by,
                         segment=segment,
                         columns=table.columns,
+                        fresh=fresh,
                     )
                 )
                 for table in task.config.tables

@@ -78,16 +78,21 @@ class Job:
         self._flights: list[Flight] = []
         self.stopping = False
         """Set to have it finish what is begun, and take no more."""
-        self._tidy_up()
+        self._there = self._tidy_up()
 
-    def _tidy_up(self) -> None:
-        """Remove what jobs before left that were killed, also of tables that this one does not write."""
+    def _tidy_up(self) -> set[str]:
+        """Remove what jobs before left that were killed, also of tables that this one does not write.
+
+        Gives the names of segments of which there is something in the datasets.
+        """
+        there = set()
         claimed = {segment_name(path) for path in segments_in(self._folders.processing)}
         written = {table.table for table in self._options.task.config.tables}
         for folder in datasets_in(self._root):
-            remove_drafts(folder, self._known.names | claimed)
+            there |= remove_drafts(folder, self._known.names | claimed)
             for segment in claimed - self._known.names if folder.name not in written else ():
                 remove_parts(folder, segment)
+        return there
 
     @property
     def has_in_hand(self) -> bool:
@@ -184,12 +189,14 @@ class Job:
     def _claimed(self, one: Waiting, content: Content) -> Flight:
         if self._folders.is_claimed(one.path):
             source = name_before(one.segment, content) + ending_of(one.path)
-            return Flight(one, one.path, source, one.segment, content, shown=True)
+            return Flight(one, one.path, source, one.segment, content, shown=True, fresh=False)
         others = {flight.segment for flight in self._flights}
         others |= {other.segment for other in self._queue if self._folders.is_claimed(other.path)}
         segment = self._known.name_for(one.segment, content, others)
         path = self._folders.claim(one.path, segment)
-        return Flight(one, path, one.path.name, segment, content, shown=False)
+        fresh = segment not in self._there
+        self._there.add(segment)
+        return Flight(one, path, one.path.name, segment, content, shown=False, fresh=fresh)
 
     # --- landing them
 

@@ -38,6 +38,8 @@ class Flight:
     content: Content
     shown: bool
     """Parts of it may be published: an interrupted job had claimed it, or it is being published."""
+    fresh: bool
+    """Nothing of it is in the datasets, not even of an attempt."""
     start: Found | None = None
     draft: Future[Drafted] | None = None
     effect: Future[BookState] | None = None
@@ -72,8 +74,14 @@ class Plan:
         for flight in flights:
             if idle > 0 and flight.draft is None and flight.start is not None and not drain:
                 flight.draft = self._crew.submit(
-                    draft_recording, self._task, flight.path, flight.segment, flight.start.state
+                    draft_recording,
+                    self._task,
+                    flight.path,
+                    flight.segment,
+                    flight.start.state,
+                    fresh=flight.fresh,
                 )
+                flight.fresh = False
                 idle -= 1
         for flight in flights[:-1]:
             if idle > 0 and flight.after is None and flight.effect is None and not drain:
@@ -102,9 +110,9 @@ class Plan:
         return KeptState.of(self._task.root, flight.segment, state)
 
 
-def draft_recording(task: Task, path: Path, segment: str, start: BookState | None) -> Drafted:
+def draft_recording(task: Task, path: Path, segment: str, start: BookState | None, *, fresh: bool) -> Drafted:
     """Write a segment's tables under temporary names, if it is a recording."""
-    drafted = draft_segment(task, path, segment, start)
+    drafted = draft_segment(task, path, segment, start, fresh=fresh)
     raw = drafted.raw
     if raw.rejects and not (raw.frames or raw.duplicates or raw.errors):
         drafted.drop()

@@ -280,6 +280,25 @@ def test_what_is_finished_can_be_published_elsewhere(tmp_path: Path) -> None:
     assert [name for name in tree(tmp_path) if name.endswith(".tmp")] == []
 
 
+def test_a_fresh_segment_is_not_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for segment in "abc":
+        write_dataset(level2(), tmp_path, partition_by="product_id", segment=segment)
+    listed: list[Path] = []
+    scandir = os.scandir
+
+    def spy(path: Path) -> Any:
+        listed.append(Path(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", spy)
+    with DatasetWriter(tmp_path, partition_by="product_id", segment="d", fresh=True) as writer:
+        assert len(listed) == 2  # the root, and the first partition: the others are like it
+        writer.write(level2())
+        assert writer.publish().rows == level2().height
+    with pytest.raises(DatasetError, match="is partitioned by product_id, not by date"):
+        DatasetWriter(tmp_path, partition_by="date", segment="e", fresh=True)
+
+
 def test_what_is_finished_can_be_dropped(tmp_path: Path) -> None:
     with DatasetWriter(tmp_path / "set", partition_by="product_id", segment="s") as writer:
         writer.write(level2())
