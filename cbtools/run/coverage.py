@@ -30,6 +30,10 @@ HOURS: Final = pl.Schema(
 _KEY: Final = ("product_id", "minute")
 _MINUTE: Final = pl.coalesce("server_time", "capture_time").dt.truncate("1m").alias("minute")
 _COUNTS: Final = ("messages", "ok", "trades")
+_BEGINS: Final = pl.any_horizontal(
+    pl.col(name).ne_missing(pl.col(name).shift(1)) for name in ("line", "product_id")
+)
+"""Rows in which a message may begin: all rows of a product in a line."""
 
 
 class Coverage:
@@ -39,19 +43,19 @@ class Coverage:
     """
 
     def __init__(self, written: Collection[str], *, book: bool) -> None:
-        self._written = written
-        self._of = "book" if book else "level2"
+        self._written = {name for name in written if name != "book" or book}
         self._found: list[pl.DataFrame] = []
 
     def add(self, tables: Mapping[str, pl.DataFrame]) -> None:
         """Take the tables of a batch."""
-        messages, trades = (
-            tables.get(table) if table in self._written else None for table in (self._of, "market_trades")
+        level2, book, trades = (
+            tables[name] if name in tables and name in self._written else None
+            for name in ("level2", "book", "market_trades")
         )
-        if messages is not None:
-            ok = pl.col("book_state") == "ok" if self._of == "book" else pl.lit(None, pl.Boolean)
-            once = messages if self._of == "book" else messages.unique(("product_id", "line"))
-            self._count(once, messages=pl.len(), ok=ok.sum())
+        if level2 is not None:
+            self._count(level2.filter(_BEGINS).unique(("line", "product_id")), messages=pl.len())
+        if book is not None:
+            self._count(book.filter(pl.col("book_state") == "ok"), ok=pl.len())
         if trades is not None:
             self._count(trades.filter(~pl.col("is_snapshot")), trades=pl.len())
 
