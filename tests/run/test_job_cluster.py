@@ -425,22 +425,40 @@ def test_a_client_that_is_closed_is_an_error_of_ours_and_another_one_ends_the_jo
     mine, out, names, whole, cluster, client, at_tasks, tmp_path
 ):
     at_tasks(freeze(tmp_path, out, 4))
-    with distributed.Client(cluster, set_as_default=False) as other:
-        job = begin_job(mine, out, other.get_executor())
-        eventually((tmp_path / "frozen").exists, "the job is in mid-run")
-    with pytest.raises(cb.JobError):
-        job.result(LIVELINESS)
-    nothing_is_lost(mine, out, names, whole)
-    (tmp_path / "go").touch()
+    try:
+        with distributed.Client(cluster, set_as_default=False) as other:
+            job = begin_job(mine, out, other.get_executor())
+            eventually((tmp_path / "frozen").exists, "the job is in mid-run")
+        with pytest.raises(cb.JobError):
+            job.result(LIVELINESS)
+        nothing_is_lost(mine, out, names, whole)
+    finally:
+        (tmp_path / "go").touch()
     assert run(mine, out, client.get_executor()).failed == 0
     jobs.ended_well(mine, out, whole, names=names)
 
 
-def test_an_executor_that_takes_no_more_tasks_is_an_error_of_ours(mine, out, names, whole, cluster):
+class Closing(Executor):
+    """Loses its client before the n-th task is handed over."""
+
+    def __init__(self, client: Any, turn: int) -> None:
+        self.client, self.turn = client, turn
+        self.executor = client.get_executor()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.turn -= 1
+        if self.turn == 0:
+            self.client.close()
+        return self.executor.submit(fn, *args, **kwargs)
+
+
+@pytest.mark.parametrize("turn", [1, 6])
+def test_an_executor_that_takes_no_more_tasks_is_an_error_of_ours(mine, out, names, whole, cluster, turn):
     with distributed.Client(cluster, set_as_default=False) as other:
-        executor = other.get_executor()
-    with pytest.raises(cb.JobError):
-        run(mine, out, executor)
+        executor = Closing(other, turn)
+        with pytest.raises(cb.JobError):
+            run(mine, out, executor)
+    assert executor.turn <= 0
     nothing_is_lost(mine, out, names, whole)
     run(mine, out)
     jobs.ended_well(mine, out, whole, names=names)

@@ -13,6 +13,7 @@ import shutil
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -325,6 +326,13 @@ def errors(ready: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in jobs.beside(ready, "failed").glob("*.error.txt")}
 
 
+def contents(ready: Path) -> Counter[bytes]:
+    """Count the files of each content, wherever they are."""
+    folders = [ready, *(jobs.beside(ready, name) for name in jobs.FOLDERS[1:])]
+    files = [path for folder in folders for path in folder.glob("[!.]*")]
+    return Counter(path.read_bytes() for path in files if not path.name.endswith(".error.txt"))
+
+
 @pytest.fixture(scope="module")
 def odd_found(odd, take, tmp_path_factory) -> Found:
     ready, out = copy_odd(odd, tmp_path_factory.mktemp("odd-whole") / "copy")
@@ -345,9 +353,12 @@ def test_killed_while_other_things_become_of_segments(odd, odd_found, take, tmp_
         ready, out = copy_odd(odd, tmp_path / str(number))
         assert take().begin(ready, out, before=number).end().code == -signal.SIGKILL
         jobs.partly(out, jobs.parts(odd_found.out))
-        assert all(len(places) == 1 for places in jobs.places(ready).values())
+        places = jobs.places(ready)
+        assert places.pop("a.ndjson") in (["done"], ["ready", "done"])  # the one before, and the other
+        assert all(len(folders) == 1 for folders in places.values())
         cb.run_job(ready, out, progress=False)
         jobs.same_dataset(out, odd_found.out)
+        assert contents(ready) == contents(odd / "raw/ready/coinbase")
         assert jobs.places(ready) == odd_found.places
         assert errors(ready).keys() == odd_found.errors.keys()
         assert all(errors(ready).values())
