@@ -113,7 +113,7 @@ def local_cluster() -> Iterator[tuple[Any, Any]]:
             n_workers=2,
             threads_per_worker=1,
             processes=True,
-            dashboard_address=None,
+            dashboard_address=":0",  # None means 8787, which may be another's
             memory_limit=0,
             silence_logs="CRITICAL",
         ) as cluster,
