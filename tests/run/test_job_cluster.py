@@ -12,7 +12,7 @@ import threading
 import time
 import types
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -329,33 +329,35 @@ def test_the_rows_are_those_of_one_worker(
 
 
 class TakenForLost(Executor):
-    """Has each task done again as soon as one has written: as a cluster that takes workers for lost.
+    """Has each task begun again as soon as it has written: as a cluster that takes its worker for lost.
 
-    They are not, and go on; but only what comes of the second ones counts.
+    That is not, and goes on; but only what comes of the second one counts. One after the other, so that the
+    parts being written are those of the first.
     """
 
     def __init__(self, executor: Executor, out: Path) -> None:
         self.executor, self.out = executor, out
-        self.lost: list[Future[Any]] = []
+        self.turns = ThreadPoolExecutor(1)
+        self.overlapping = 0
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        before = drafts(self.out)
-        lost = self.executor.submit(fn, *args, **kwargs)
-        self.lost.append(lost)
-
-        def again() -> Any:
+        def twice() -> Any:
+            before = drafts(self.out)
+            lost = self.executor.submit(fn, *args, **kwargs)
             eventually(lambda: lost.done() or bool(drafts(self.out) - before), "a task writes, or ends")
-            return self.executor.submit(fn, *args, **kwargs).result(LIVELINESS)
+            self.overlapping += not lost.done()
+            result = self.executor.submit(fn, *args, **kwargs).result(LIVELINESS)
+            lost.exception(LIVELINESS)  # it may have failed, but it has ended
+            return result
 
-        return begin(again)
+        return self.turns.submit(twice)
 
 
 def test_tasks_that_are_done_twice_leave_nothing_twice(mine, out, names, whole, client):
     executor = TakenForLost(client.get_executor(pure=False), out)
-    assert run(mine, out, executor).done == len(names)
-    assert len(executor.lost) >= len(names)
-    for lost in executor.lost:
-        lost.exception(LIVELINESS)  # it may have failed, but it has ended
+    with executor.turns:
+        assert run(mine, out, executor).done == len(names)
+    assert executor.overlapping
     assert run(mine, out).segments.is_empty()
     jobs.ended_well(mine, out, whole, names=names)
 
