@@ -291,7 +291,19 @@ class Process:
 
     @property
     def is_running(self) -> bool:
-        return self._process.poll() is None
+        return self._code() is None
+
+    def _code(self, *, wait: bool = False) -> int | None:
+        """Tell its return code, or None if it runs; it stays a zombie: nobody else gets its number."""
+        if self._process.returncode is not None:
+            return self._process.returncode
+        until = time.monotonic() + (PATIENCE if wait else 0)
+        while (told := os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is None:
+            if time.monotonic() >= until:
+                assert not wait, f"process {self.pid} does not end"
+                return None
+            time.sleep(0.002)
+        return told.si_status if told.si_code == os.CLD_EXITED else -told.si_status
 
     @property
     def has_ended(self) -> bool:
@@ -357,7 +369,7 @@ class Process:
     def answer(self) -> Ended:
         """Wait for the end of the run, and tell how it was."""
         line = self._said.get(timeout=PATIENCE)
-        assert line, f"it died with {self._process.wait(PATIENCE)}: {''.join(self._errors)}"
+        assert line, f"it died with {self._code(wait=True)}: {''.join(self._errors)}"
         told = json.loads(line)
         told["changes"] = tuple(tuple(change) for change in told["changes"])
         return Ended(None, tuple(told.pop("outcomes")), **told)
@@ -366,7 +378,7 @@ class Process:
         """Wait for the end of the process, which is to be killed or to end its run, and tell how it was."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        code = self._process.wait(PATIENCE)
+        code = self._code(wait=True)
         if code == -signal.SIGKILL:
             return Ended(code)
         return replace(self.answer(), code=code)
@@ -378,9 +390,10 @@ class Process:
 
     def close(self) -> None:
         """Kill it and all that it started."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
-        self._process.wait(PATIENCE)
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+            self._process.wait(PATIENCE)
         for reader in self._readers:
             reader.join(PATIENCE)
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
@@ -463,7 +476,7 @@ _PATHS = {
     "os.truncate": 1,
 }
 _WRITES = os.O_CREAT | os.O_TRUNC | os.O_APPEND
-_SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "interrupt": signal.SIGINT}
+_SIGNALS = {"kill": "SIGKILL", "stop": "SIGSTOP", "interrupt": "SIGINT"}  # Windows has not all of them
 _NEEDS_SPACE = ("open", "os.mkdir", "os.symlink", "fsync")
 
 
@@ -544,10 +557,8 @@ class Changes:
         return it_is and not self._after
 
     def _act(self) -> None:
-        if self._tokens is None or self._take_token(Path(self._tokens)):
-            number = _SIGNALS.get(self._do)
-            if number is not None:
-                os.kill(os.getpid(), number)
+        if (self._tokens is None or self._take_token(Path(self._tokens))) and self._do in _SIGNALS:
+            os.kill(os.getpid(), getattr(signal, _SIGNALS[self._do]))
 
     @staticmethod
     def _take_token(folder: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ BUFFER_BYTES: Final = 192 << 20
 """Rows that wait for their row group to fill need no more than this, over all partitions of a writer."""
 
 _OPEN_FILES: Final = 64
+_TRIES: Final = 20
 _PIECE_ROWS: Final = 262_144
 
 
@@ -219,11 +221,15 @@ class DatasetWriter:
             self._open.pop(next(iter(self._open))).close()
 
     def _make_folder(self, folder: Path) -> None:
-        if folder.exists():
-            return
-        self._make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
-        self._made.append(folder)
+        """Make a folder and those above it, which others may remove at this moment, since they are empty."""
+        for _ in range(_TRIES):
+            if folder.exists():
+                return
+            self._make_folder(folder.parent)
+            with contextlib.suppress(FileNotFoundError, FileExistsError):
+                folder.mkdir()
+                self._made.append(folder)
+        folder.mkdir(exist_ok=True)  # to say why not
 
     def finish(self) -> None:
         """Have all rows on the disk, sorted, under temporary names; no more rows can be written then.

@@ -74,7 +74,9 @@ class Crew:
             if self._given is not None:
                 return self._given.submit(partial(_once, uuid4().hex, task, *args, **kwargs))
             return self._pool.submit(task, *args, **kwargs)
-        except RuntimeError as error:  # shut down, or broken
+        except Exception as error:
+            if not isinstance(error, RuntimeError) and not is_trouble(error):
+                raise
             failed: Future[T] = Future()
             failed.set_exception(error if is_trouble(error) else BrokenExecutor(str(error)))
             return failed

@@ -9,7 +9,6 @@ import errno
 import os
 import random
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -28,6 +27,7 @@ from jobs import Ended, Process
 
 import cbtools as cb
 
+resource = pytest.importorskip("resource", reason="there are no limits to set")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are watched by way of /proc")
 
 FULL = bool(os.environ.get("CBTOOLS_FULL"))
@@ -159,8 +159,10 @@ def limited(process: Process, size: int) -> Iterator[None]:
     """Limit the size of the files that a process writes."""
     was = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, was[1]))
-    yield
-    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, was)
+    try:
+        yield
+    finally:
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, was)
 
 
 @pytest.mark.parametrize(("size", "workers"), [(0, 1), (10_000, 1), (20_000, 1), (10_000, 2)])
