@@ -52,8 +52,12 @@ def one_run(ready: Path, out: Path, workers: int) -> None:
 
     def sample() -> None:
         while True:
-            with_rows = len(list((out / "_state").glob("*.parquet"))) if workers == 0 else 0
-            done = with_rows or len(list((out / "_runs").glob("[!.]*.json")))
+            parts = out.glob("ticker/*/*/part_*.parquet")
+            done = (
+                len({path.name for path in parts})
+                if workers == 0
+                else len(list((out / "_runs").glob("s*.json")))
+            )
             try:
                 told.append((done, resident(os.getpid())))
             except OSError:
@@ -69,7 +73,7 @@ def one_run(ready: Path, out: Path, workers: int) -> None:
         assert report.done == segments
     else:
         for path in sorted(ready.iterdir()):
-            cb.run_segment(path, out, keep_states=segments)
+            cb.run_segment(path, out)
     seconds = time.perf_counter() - started
     quarters = [0] * QUARTERS
     for done, size in told:
