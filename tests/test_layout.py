@@ -89,7 +89,7 @@ ORDER = [
     *_package(
         "run",
         *("features", "config", "quarantine", "coverage", "draft", "report", "states", "segment"),
-        *("folders", "order", "manifest", "known", "lock", "options", "job_report", "memory"),
+        *("folders", "order", "manifest", "known", "lock", "options", "job_report"),
         *("crew", "flight", "exactly_once", "job", "watch", "status", "__init__"),
     ),
     *_package("_simulate", "draws", "book", "products", "market", "wire", "exchange", "recorder", "__init__"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -296,12 +297,8 @@ class Follower:
         shown = BookOptions() if options is None else options
         names = shown.schema if columns is None else columns
         self._follows = options is not None
-        self._rebuilder = Rebuilder(shown, names, stream, books, self._begin)
-
-    def _begin(self, product: str) -> Ladder:
-        if self._start is None:  # perhaps all its messages are of the run that the first frame began
-            return Ladder(Known(self._reading.stream.origin, proven=True))
-        return self._start.begin(product)
+        # no method of its own: in a ring, books and buffers would wait for the garbage collector
+        self._rebuilder = Rebuilder(shown, names, stream, books, partial(_begin, reading, self._start))
 
     def __call__(self, level2: pl.DataFrame | None) -> pl.DataFrame:
         """Take the level2 rows of a batch of the reading, if it has any; give the book's."""
@@ -323,6 +320,13 @@ class Follower:
     def report(self, tickers: Tickers | None = None) -> BookReport:
         """Give what the books met."""
         return counts_of(self._rebuilder.books, tickers)
+
+
+def _begin(reading: Reading, start: BookState | None, product: str) -> Ladder:
+    """Give the book of a product that was not there."""
+    if start is None:  # perhaps all its messages are of the run that the first frame began
+        return Ladder(Known(reading.stream.origin, proven=True))
+    return start.begin(product)
 
 
 def head(path: str | os.PathLike[str]) -> dict[str, Any]:

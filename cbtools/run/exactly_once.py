@@ -29,7 +29,6 @@ from cbtools.run.known import Known, name_before
 from cbtools.run.lock import hold
 from cbtools.run.manifest import FOLDER as RUNS
 from cbtools.run.manifest import manifest_of, parameters_of
-from cbtools.run.memory import give_back_memory
 from cbtools.run.options import Options
 from cbtools.run.order import Waiting, waiting_in
 from cbtools.run.states import Found, Kept
@@ -80,7 +79,6 @@ class Job:
         self.stopping = False
         """Set to have it finish what is begun, and take no more."""
         self._there = self._tidy_up()
-        give_back_memory()
 
     def _tidy_up(self) -> set[str]:
         """Remove what jobs before left that were killed, also of tables that this one does not write.

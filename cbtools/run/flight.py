@@ -20,7 +20,6 @@ from cbtools.errors import SegmentError
 from cbtools.run.crew import Crew
 from cbtools.run.draft import Drafted, Task, draft_segment, read_effect
 from cbtools.run.folders import Content
-from cbtools.run.memory import give_back_memory
 from cbtools.run.order import Waiting
 from cbtools.run.states import Found, Kept
 
@@ -113,7 +112,6 @@ class Plan:
 
 def draft_recording(task: Task, path: Path, segment: str, start: BookState | None, *, fresh: bool) -> Drafted:
     """Write a segment's tables under temporary names, if it is a recording."""
-    give_back_memory()
     drafted = draft_segment(task, path, segment, start, fresh=fresh)
     raw = drafted.raw
     if raw.rejects and not (raw.frames or raw.duplicates or raw.errors):
