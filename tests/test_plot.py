@@ -18,6 +18,7 @@ START = datetime(2025, 11, 26, 14, tzinfo=UTC)
 
 @pytest.fixture(autouse=True)
 def _close_figures():
+    plt.close("all")  # those of other tests in this process
     yield
     plt.close("all")
 
