@@ -403,8 +403,9 @@ class Process:
 
 
 @contextmanager
-def spares(ready: Path, ahead: int = 1) -> Iterator[Callable[[], Process]]:
-    """Give a function that gives warm processes; meanwhile so many more warm up."""
+def spares(ready: Path) -> Iterator[Callable[[], Process]]:
+    """Give a function that gives warm processes; meanwhile another warms up, unless others test, too."""
+    ahead = 0 if "PYTEST_XDIST_WORKER" in os.environ else 1
     made: list[Process] = []
     waiting: list[Process] = []
 

@@ -31,7 +31,7 @@ resource = pytest.importorskip("resource", reason="there are no limits to set")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are watched by way of /proc")
 
 FULL = bool(os.environ.get("CBTOOLS_FULL"))
-STRIDES = 20 if FULL else 3
+STRIDES = 20 if FULL else 2
 
 
 class Place:
@@ -165,7 +165,7 @@ def limited(process: Process, size: int) -> Iterator[None]:
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, was)
 
 
-@pytest.mark.parametrize(("size", "workers"), [(0, 1), (10_000, 1), (20_000, 1), (10_000, 2)])
+@pytest.mark.parametrize(("size", "workers"), [(0, 1), (20_000, 1), (10_000, 2)])
 def test_files_that_cannot_grow(place, helper, size, workers):
     """A limit on the size of files fails as a full disk does, wherever files are written."""
     with limited(helper, size):
@@ -214,7 +214,7 @@ def look_into(place: Place, process: Process) -> None:
     place.out = Path(f"/proc/{process.pid}/root{place.out}")
 
 
-@pytest.mark.parametrize("size", ["16k", "100k", "320k"])
+@pytest.mark.parametrize("size", ["100k", "320k"])
 def test_a_small_disk(place, apart, size):
     """It is full in the first segment, or when that is done."""
     out = place.out
@@ -378,8 +378,9 @@ def test_a_reader_never_sees_anything_in_part(place, take, helper):
     reader = Reader(place.out, place.whole)
     reader.start()
     try:
-        for before in (45, dice.randint(60, 90)):
-            assert place.begin(take(), before=before).end().code == -signal.SIGKILL
+        for before in sorted(dice.sample(range(40, 140), 5 if FULL else 1)):
+            killed = place.begin(take(), before=before).end().code == -signal.SIGKILL
+            assert killed or FULL  # the later ones may find little to be done
             reader.wait_for_scans()
         ended = place.begin(helper).answer()
         assert ended.error == "", ended.trace
@@ -409,6 +410,17 @@ def test_a_worker_that_is_killed(place, helper, before, request):
     else:
         place.begin(helper, workers=2, in_worker=(before, "kill", 1))
     ended = helper.answer()
+    assert (ended.error, ended.outcomes) == ("", ("done",) * 3), ended.trace
+    place.check_end()
+
+
+def test_a_worker_that_is_killed_when_all_is_written(place, take):
+    """The job ends all the same; it does not wait for the others for ever."""
+    process = place.begin(take(), workers=2, before="^os.rename .*/done/.*/segment_20251127T00", do="stop")
+    jobs.wait_for(lambda: jobs.is_stopped(process.pid), "the job does not get so far")
+    os.kill(max(jobs.workers(process.pid)), signal.SIGKILL)
+    process.signal(signal.SIGCONT)
+    ended = process.answer()
     assert (ended.error, ended.outcomes) == ("", ("done",) * 3), ended.trace
     place.check_end()
 
