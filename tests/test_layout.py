@@ -62,7 +62,7 @@ ORDER = [
         "write",
         "__init__",
     ),
-    "plot",
+    *_package("plot", "canvas", "depth", "quotes", "heatmap", "recording", "__init__"),
     *_package(
         "book",
         "ladder",

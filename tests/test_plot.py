@@ -11,6 +11,7 @@ import pytest
 from matplotlib import dates
 
 import cbtools as cb
+from cbtools.plot import canvas
 from cbtools.schema import BOOK_STATE, TIME, TRADE_SIDE
 
 START = datetime(2025, 11, 26, 14, tzinfo=UTC)
@@ -158,22 +159,35 @@ def test_prices_are_written_whole():
 
 
 @pytest.mark.parametrize("rows", [3_999, 4_000, 4_001, 9_000, 100_000])
-def test_many_quotes_are_thinned_evenly(rows):
+def test_many_quotes_are_thinned_and_keep_their_shape(rows):
     quotes = quotes_frame(1).select(pl.all().repeat_by(rows).explode()).with_columns(
-        best_bid=100.0 + pl.int_range(rows), best_ask=101.0 + pl.int_range(rows)
+        server_time=pl.col("server_time") + pl.duration(milliseconds=pl.int_range(rows)),
+        best_bid=100.0 + (pl.int_range(rows) == rows // 3) * 7.0,  # one row stands out
+        best_ask=101.0 - (pl.int_range(rows) == rows // 2) * 0.5,
     )  # fmt: skip
-    ax = cb.plot.trades_on_quotes(trades_frame(), quotes, "BTC-USD")
-    drawn = ax.lines[0].get_ydata()
-    assert len(drawn) <= 4_001
-    assert len(drawn) == rows if rows <= 4_000 else len(drawn) >= 2_000
-    assert len(set(np.diff(drawn[:-1]))) == 1
-    assert (drawn[0], drawn[-1]) == (100.0, 100.0 + rows - 1)
+    bid, ask = cb.plot.trades_on_quotes(trades_frame(), quotes, "BTC-USD").lines
+    drawn = bid.get_ydata()
+    assert len(drawn) == rows if rows <= 4_000 else 1_000 <= len(drawn) <= 6_000
+    assert (drawn.max(), ask.get_ydata().min()) == (107.0, 100.5)
+    when = quotes["server_time"].to_numpy()
+    assert (bid.get_xdata()[0], bid.get_xdata()[-1]) == (when[0], when[-1])
+    assert bid.get_xdata()[drawn.argmax()] == when[rows // 3]
 
 
-def test_trades_are_not_thinned():
-    trades = trades_frame().head(1).select(pl.all().repeat_by(20_000).explode())
+def test_many_trades_are_summed_where_they_fall_together():
+    n = 20_000
+    trades = trades_frame().head(1).select(pl.all().repeat_by(n).explode()).with_columns(
+        trade_time=pl.col("trade_time") + pl.duration(milliseconds=pl.int_range(n)),
+        price=100.0 + pl.int_range(n) % 3,
+        size=1.0 + pl.int_range(n) % 2,
+    )  # fmt: skip
+    summed = canvas.summed_trades(trades)
+    assert 1_000 < summed.height < 4_000
+    assert summed["size"].sum() == trades["size"].sum()
+    assert set(summed["price"].round(9)) == {100.0, 101.0, 102.0}
+    assert summed["trade_time"].is_between(trades["trade_time"][0], trades["trade_time"][-1]).all()
     ax = cb.plot.trades_on_quotes(trades, quotes_frame(), "BTC-USD")
-    assert len(scatters(ax)["buy aggressor"].get_offsets()) == 20_000
+    assert len(scatters(ax)["buy aggressor"].get_offsets()) == summed.height
 
 
 # --- how it is called
@@ -326,7 +340,7 @@ def test_many_rows_are_thinned_and_their_shades_are_not():
         .cast(BOOK_STATE)
     )
     ax = cb.plot.quotes(book, "BTC-USD")
-    assert 2_000 <= len(ax.lines[0].get_ydata()) <= 4_001
+    assert 2_000 <= len(ax.lines[0].get_ydata()) <= 6_000
     assert shades(ax) == {"unproven": [stretch(4_321, 4_322)]}
 
 
