@@ -22,6 +22,8 @@ Cells = npt.NDArray[np.bool_]
 
 _COLUMNS: Final = 800
 """So many instants are shown; a picture has not many more columns of pixels."""
+_SECOND: Final = 1_000_000_000
+"""A single row is drawn so wide, nanoseconds."""
 _ROWS: Final = 240
 """So many prices are told apart at most."""
 _FARTHEST_BPS: Final = 50.0
@@ -68,8 +70,8 @@ def heatmap(
     -------
     matplotlib.axes.Axes
         With an image of the sizes, summed over prices that fall together, on a logarithmic scale. What lies
-        beyond the last level that a row shows is not known, and is left empty, as are both sides where one
-        has no levels. Where the book is not ok, it is veiled.
+        beyond the last level that a row shows is not known, and is left empty. Where the book is not ok, it
+        is veiled, and there is no mid.
 
     Raises
     ------
@@ -121,7 +123,7 @@ def _depth(book: pl.DataFrame) -> int:
 def _instants(rows: pl.DataFrame) -> tuple[Times, pl.DataFrame]:
     """Give the edges of the columns of the picture, and the row that holds where each begins."""
     time = rows["server_time"].to_physical().to_numpy()
-    span = max(int(time[-1] - time[0]), 1)
+    span = int(time[-1] - time[0]) or _SECOND
     edges = time[0] + span * np.arange(_COLUMNS + 1) // _COLUMNS
     holds = np.searchsorted(time, edges[:-1], side="right") - 1
     return edges.astype("datetime64[ns]"), rows[holds]
@@ -192,13 +194,13 @@ class _Prices(NamedTuple):
         return summed
 
     def below(self, bids: _Side) -> Cells:
-        """Tell what lies below the last bid that is shown, or is unknown since none is."""
-        below: Cells = np.arange(self.n)[:, None] < np.fmin.reduce(self.row_of(bids.prices), axis=1)
+        """Tell what lies below the last bid of those shown; nothing if the row shows the whole side."""
+        below: Cells = np.arange(self.n)[:, None] < self.row_of(bids.prices[:, -1])
         return below
 
     def above(self, asks: _Side) -> Cells:
-        """Tell what lies above the last ask that is shown."""
-        above: Cells = np.arange(self.n)[:, None] > np.fmax.reduce(self.row_of(asks.prices), axis=1)
+        """Tell what lies above the last ask of those shown."""
+        above: Cells = np.arange(self.n)[:, None] > self.row_of(asks.prices[:, -1])
         return above
 
 
