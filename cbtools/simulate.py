@@ -6,8 +6,10 @@ have written, and what it reports is what really happened. So it can judge the r
 
 from __future__ import annotations
 
+import html
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
@@ -82,6 +84,17 @@ class Simulation:
     counts: Mapping[str, Counts]
     faults: tuple[Fault, ...]
     truth: pl.DataFrame | None = field(default=None, compare=False, repr=False)
+
+    def to_frame(self) -> pl.DataFrame:
+        """Give the counts as a frame, a row a product."""
+        return pl.DataFrame([{"product_id": name, **asdict(of)} for name, of in self.counts.items()])
+
+    def _repr_html_(self) -> str:
+        faults = Counter(fault.kind for fault in self.faults)
+        told = ", ".join(f"{n} {kind}" for kind, n in sorted(faults.items())) or "no faults"
+        files = f"{len(self.paths)} segments in {self.paths[0].parent}"
+        size = f"{self.lines:,} lines, {self.bytes / 1e6:,.1f} MB, {self.seconds:,.0f} s of market time"
+        return f"<p>{html.escape(f'{files}: {size}, {told}')}</p>{self.to_frame()._repr_html_()}"
 
 
 def simulate_segments(

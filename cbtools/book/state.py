@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -274,6 +275,9 @@ class BookState:
             f"BookState({books} books and {self.products.height - books} other products, "
             f"{self.levels.height:,} levels, sequence_num {self.stream.last})"
         )
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(repr(self))}</p>{self.products._repr_html_()}"
 
 
 class Follower:

@@ -248,7 +248,7 @@ def _draw_trades(ax: Axes, trades: pl.DataFrame, base: str) -> None:
         ax.scatter(
             of_side["trade_time"].to_numpy(), of_side["price"].to_numpy(),
             (_LARGEST_CIRCLE * of_side["size"] / largest).clip(4.0).to_numpy(), color=colour,
-            alpha=0.85, linewidths=0.4, edgecolors="white", label=f"{side} aggressor", zorder=3,
+            alpha=0.85, linewidths=0.3, edgecolors="white", label=f"{side} aggressor", zorder=3,
         )  # fmt: skip
     ax.plot([], [], " ", label=f"largest circle {largest:.3g} {base}")
 
