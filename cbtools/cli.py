@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -269,7 +270,7 @@ def demo(out: Path = Path("cbtools-demo"), /) -> None:
     print(f"The sample recording is {sample}.\nThe first run compiles its kernels: some seconds, once.\n")
     for path in find_segments(sample):
         print(cb.run_segment(path, out / "processed"), end="\n\n")
-    pictures = _draw(out)
+    pictures = _draw(sample, out)
     print(f"dataset  {out / 'processed'}")
     print("\n".join(f"picture  {picture}" for picture in pictures), end="\n\n")
     print("Try next:")
@@ -281,22 +282,25 @@ def demo(out: Path = Path("cbtools-demo"), /) -> None:
     print('  jupyter lab notebooks/01_quickstart.ipynb    (pip install -e ".[lab]")')
 
 
-def _draw(out: Path) -> list[Path]:
+def _draw(sample: Path, out: Path) -> list[Path]:
     import matplotlib as mpl
 
     mpl.use("agg")
     import matplotlib.pyplot as plt
 
-    tables = ("market_trades", "ticker", "book")
+    product, tables = "BTC-USD", ("market_trades", "ticker", "book")
     trades, tickers, book = (cb.scan_dataset(out / "processed", table).collect() for table in tables)
-    pictures = [out / "trades.png", out / "quotes.png"]
-    for picture in pictures:
-        figure, axes = plt.subplots(figsize=(10, 5), layout="constrained")
-        if picture.stem == "trades":
-            cb.plot.trades_on_quotes(trades, tickers, "BTC-USD", ax=axes)
-        else:
-            cb.plot.quotes(book, "BTC-USD", ax=axes)
-        figure.savefig(picture, dpi=150)
+    whole = cb.scan_raw(sample, "level2", products=[product]).pipe(cb.rebuild_book, depth=400).collect()
+    draw: dict[str, Callable[[], object]] = {
+        "heatmap": lambda: cb.plot.heatmap(whole, product, trades=trades, within_bps=8),
+        "quotes": lambda: cb.plot.quotes(book, product),
+        "trades": lambda: cb.plot.trades_on_quotes(trades, tickers, product),
+    }
+    pictures = [out / f"{name}.png" for name in draw]
+    for picture, drawn in zip(pictures, draw.values(), strict=True):
+        drawn()
+        plt.savefig(picture, dpi=150)
+        plt.close()
     return pictures
 
 

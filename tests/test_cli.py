@@ -79,8 +79,9 @@ def test_demo_leaves_a_dataset_and_a_picture(call, tmp_path):
     out = tmp_path / "demo"
     done = call("demo", out)
     assert (done.code, done.err) == (0, "")
-    assert (out / "trades.png").read_bytes().startswith(PNG)
-    assert (out / "quotes.png").read_bytes().startswith(PNG)
+    for name in ("heatmap", "quotes", "trades"):
+        assert (out / f"{name}.png").read_bytes().startswith(PNG)
+        assert str(out / f"{name}.png") in done.out
     tables = cb.read_raw(cb.sample_path())
     for table in ("level2", "market_trades", "ticker"):
         rows = cb.scan_dataset(out / "processed", table).select(pl.len()).collect().item()
@@ -88,7 +89,6 @@ def test_demo_leaves_a_dataset_and_a_picture(call, tmp_path):
     book = cb.scan_dataset(out / "processed", "book").select(pl.len()).collect().item()
     assert book == cb.rebuild_book(tables.level2).select(pl.len()).collect().item()
     assert len(list((out / "processed" / "_quarantine").iterdir())) == 2
-    assert str(out / "trades.png") in done.out
     assert str(out / "processed") in done.out
     segments = [path.name.partition(".")[0] for path in sorted(cb.sample_path().iterdir())]
     assert done.out.count("level2 written") == done.out.count("book written") == len(segments)
