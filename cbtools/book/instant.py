@@ -106,6 +106,29 @@ class Book:
         """
         return plot.depth(self.bids, self.asks, self.product_id, within_bps=within_bps, ax=ax)
 
+    def plot_ladder(self, *, levels: int = 15, ax: Axes | None = None) -> Axes:
+        """Draw the best levels of both sides, a row a level, as `cbtools.plot.ladder` does.
+
+        Parameters
+        ----------
+        levels : int
+            How many levels of each side at most.
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; by default on a new figure.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+
+        Examples
+        --------
+        >>> import cbtools as cb
+        >>> book = cb.book_at(cb.scan_raw(cb.sample_path(), "level2"), "2025-11-26T14:03:00Z", "BTC-USD")
+        >>> book.plot_ladder(levels=5).get_xlabel()
+        'size (BTC)'
+        """
+        return plot.ladder(self.bids, self.asks, self.product_id, levels=levels, ax=ax)
+
     def __str__(self) -> str:
         return as_text(self.items())
 
