@@ -38,6 +38,7 @@ _BEHIND: Final = 6
 _COUNTED: Final = frozenset({"product_id"})
 _WHOLE: Final = ("rejects", "gaps")
 _MOST_GAPS: Final = 10_000
+"""So many gaps of a segment are told one by one, the first ones; all are counted."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +82,15 @@ class Task:
 
     def wanted(self) -> Wanted:
         """Give what is to be decoded."""
-        columns = {table: _COUNTED & frozenset(schema(table)) for table in CHANNELS}
+        columns = columns_counted()
         columns |= {table.table: frozenset(schema(table.table)) for table in self.config.tables}
         columns |= {table: frozenset(schema(table)) for table in _WHOLE}
         return Wanted(columns, self.products, whole=True)
+
+
+def columns_counted() -> dict[str, frozenset[str]]:
+    """Give, for each channel's table, the columns that its rows are counted by."""
+    return {table: _COUNTED & frozenset(schema(table)) for table in CHANNELS}
 
 
 def draft_segment(
@@ -116,7 +122,7 @@ def draft_segment(
                 )
                 for table in task.config.tables
             }
-            remove_drafts(task.root, segment)
+            remove_drafts(task.root, [segment])
             quarantine = stack.enter_context(Quarantine(task.root, segment))
             reading = Reading(
                 [path],

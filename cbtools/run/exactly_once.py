@@ -20,7 +20,6 @@ from cbtools.book.states import KeptState, check_state_folder, keep_state, state
 from cbtools.dataset.finished import datasets_in, remove_drafts, remove_parts
 from cbtools.errors import CbtoolsError, DatasetError, SegmentError, StateError
 from cbtools.raw.files import segment_name
-from cbtools.run.crew import Crew, is_trouble
 from cbtools.run.draft import Drafted
 from cbtools.run.flight import AHEAD, Flight, Plan, error_of, has_come
 from cbtools.run.folders import Content, checksum, ending_of, segments_in
@@ -31,6 +30,8 @@ from cbtools.run.manifest import FOLDER as RUNS
 from cbtools.run.manifest import manifest_of, parameters_of
 from cbtools.run.options import Options
 from cbtools.run.order import Waiting, waiting_in
+from cbtools.run.pool import WorkerPool, is_trouble
+from cbtools.run.quarantine import remove_drafts as remove_quarantine_drafts
 from cbtools.run.states import Found, Kept
 
 Tell = Callable[[Mapping[str, Any]], object]
@@ -42,7 +43,7 @@ _PATIENCE: Final = 30.0
 
 
 @contextmanager
-def begun_job(options: Options, crew: Crew, log: RunLog, tell: Tell) -> Iterator[Job]:
+def begun_job(options: Options, pool: WorkerPool, log: RunLog, tell: Tell) -> Iterator[Job]:
     """Have a job's folders to itself, and its workers; in the end what was not done is given back.
 
     Raises
@@ -56,20 +57,20 @@ def begun_job(options: Options, crew: Crew, log: RunLog, tell: Tell) -> Iterator
         for folder in (options.folders.processing, options.task.root / RUNS):
             stack.enter_context(hold(folder))
         check_state_folder(options.task.root)
-        job = Job(options, crew, log, tell)
+        job = Job(options, pool, log, tell)
         stack.callback(job.give_back)
-        stack.enter_context(crew)
-        crew.check([options.folders.processing, options.task.root / RUNS])
+        stack.enter_context(pool)
+        pool.check([options.folders.processing, options.task.root / RUNS])
         yield job
 
 
 class Job:
     """Takes segments from ready/ and brings them to done/, with their rows in the dataset."""
 
-    def __init__(self, options: Options, crew: Crew, log: RunLog, tell: Tell) -> None:
-        self._options, self._crew, self._log, self._tell = options, crew, log, tell
+    def __init__(self, options: Options, pool: WorkerPool, log: RunLog, tell: Tell) -> None:
+        self._options, self._pool, self._log, self._tell = options, pool, log, tell
         self._folders, self._root = options.folders, options.task.root
-        self._plan = Plan(options.task, crew, options.keep_states)
+        self._plan = Plan(options.task, pool, options.keep_states)
         self._known = Known(self._root)
         self._kept = Kept.under(self._root)
         self._parameters = parameters_of(options.task)
@@ -88,8 +89,10 @@ class Job:
         there = set()
         claimed = {segment_name(path) for path in segments_in(self._folders.processing)}
         written = {table.table for table in self._options.task.config.tables}
+        names = self._known.names | claimed
+        remove_quarantine_drafts(self._root, names)
         for folder in datasets_in(self._root):
-            there |= remove_drafts(folder, self._known.names | claimed)
+            there |= remove_drafts(folder, names)
             for segment in claimed - self._known.names if folder.name not in written else ():
                 remove_parts(folder, segment)
         return there
@@ -109,11 +112,12 @@ class Job:
         try:
             while self._flights or (self._queue and not self.stopping):
                 self._mend()
+                if not self.stopping:
+                    self._take()
                 if self.stopping:
                     self._let_go()
                 else:
-                    self._take()
-                self._plan.go_on(self._flights, self._kept, drain=self.stopping)
+                    self._plan.go_on(self._flights, self._kept)
                 if not self._land():
                     self._wait(pause)
                 yield
@@ -135,7 +139,7 @@ class Job:
         errors = (error_of(future) for future in self._tasks())
         trouble = next((error for error in errors if error is not None and is_trouble(error)), None)
         if trouble is not None:
-            self._crew.mend(trouble)
+            self._pool.mend(trouble)
             self._sums = {path: future for path, future in self._sums.items() if has_come(future)}
             for flight in self._flights:
                 flight.repeat()
@@ -144,10 +148,10 @@ class Job:
 
     def _take(self) -> None:
         """Claim the next ones, as far as there is room; their checksums tell under which names."""
-        room = AHEAD * self._crew.size
+        room = AHEAD * self._pool.size
         for one in list(self._queue)[:room]:
             if one.path not in self._sums:
-                self._sums[one.path] = self._crew.submit(checksum, one.path)
+                self._sums[one.path] = self._pool.submit(checksum, one.path)
         while self._queue and len(self._flights) < room:
             one = self._queue[0]
             future = self._sums.get(one.path)
@@ -252,7 +256,7 @@ class Job:
         on_disk = Kept(tuple(replace(one, held=None) for one in self._kept.states), self._kept.unreadable)
         after = KeptState.of(self._root, flight.segment, drafted.state)
         self._kept = on_disk.then(after, self._options.keep_states)
-        self._crew.done()
+        self._pool.done()
         self._told("done", flight.waiting, flight.segment, drafted=drafted, started_from=start.whence)
 
     def _refuse(self, flight: Flight, error: BaseException) -> None:

@@ -17,10 +17,10 @@ from typing import Any, Final
 from cbtools.book.state import BookState
 from cbtools.book.states import KeptState
 from cbtools.errors import SegmentError
-from cbtools.run.crew import Crew
 from cbtools.run.draft import Drafted, Task, draft_segment, read_effect
 from cbtools.run.folders import Content
 from cbtools.run.order import Waiting
+from cbtools.run.pool import WorkerPool
 from cbtools.run.states import Found, Kept
 
 AHEAD: Final = 2
@@ -59,21 +59,18 @@ class Flight:
 class Plan:
     """Decides which task comes next, over the segments in hand, in their order."""
 
-    def __init__(self, task: Task, crew: Crew, keep: int) -> None:
-        self._task, self._crew, self._keep = task, crew, keep
+    def __init__(self, task: Task, pool: WorkerPool, keep: int) -> None:
+        self._task, self._pool, self._keep = task, pool, keep
 
-    def go_on(self, flights: Sequence[Flight], kept: Kept, *, drain: bool) -> None:
-        """Give the workers what can be done now: runs first, then effects that others wait for.
-
-        ``drain``: nothing that is not begun.
-        """
+    def go_on(self, flights: Sequence[Flight], kept: Kept) -> None:
+        """Give the workers what can be done now: runs first, then effects that others wait for."""
         self._look_ahead(flights, kept)
-        idle = self._crew.size - sum(
+        idle = self._pool.size - sum(
             1 for flight in flights for future in flight.tasks() if not future.done()
         )
         for flight in flights:
-            if idle > 0 and flight.draft is None and flight.start is not None and not drain:
-                flight.draft = self._crew.submit(
+            if idle > 0 and flight.draft is None and flight.start is not None:
+                flight.draft = self._pool.submit(
                     draft_recording,
                     self._task,
                     flight.path,
@@ -84,8 +81,8 @@ class Plan:
                 flight.fresh = False
                 idle -= 1
         for flight in flights[:-1]:
-            if idle > 0 and flight.after is None and flight.effect is None and not drain:
-                flight.effect = self._crew.submit(read_effect, self._task, flight.path)
+            if idle > 0 and flight.after is None and flight.effect is None:
+                flight.effect = self._pool.submit(read_effect, self._task, flight.path)
                 idle -= 1
 
     def _look_ahead(self, flights: Sequence[Flight], kept: Kept) -> None:

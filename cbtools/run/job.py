@@ -10,7 +10,6 @@ from typing import Any
 
 from cbtools.errors import SegmentError
 from cbtools.raw.stream import CHUNK_BYTES
-from cbtools.run.crew import Crew
 from cbtools.run.exactly_once import begun_job
 from cbtools.run.folders import checksum
 from cbtools.run.job_report import JobReport, Outcome, RunLog
@@ -18,6 +17,7 @@ from cbtools.run.known import Known
 from cbtools.run.manifest import parameters_of
 from cbtools.run.options import Instant, Options, read_options
 from cbtools.run.order import Waiting, waiting_in
+from cbtools.run.pool import WorkerPool
 from cbtools.run.states import KEEP_STATES
 
 
@@ -139,12 +139,12 @@ def run_job(
         strict=strict,
         chunk_bytes=chunk_bytes,
     )
-    crew, log = Crew(workers, executor), RunLog()
+    pool, log = WorkerPool(workers, executor), RunLog()
     with _Bar(shown=progress) as bar:
         if dry_run:
             _look(options, log, bar)
         else:
-            with begun_job(options, crew, log, bar.tell) as job:
+            with begun_job(options, pool, log, bar.tell) as job:
                 waiting = job.waiting()
                 bar.begin(waiting)
                 for _ in job.work(waiting):

@@ -15,10 +15,9 @@ from cbtools.dataset import Written
 from cbtools.dataset.parquet import package_version
 from cbtools.durable import replace_file
 from cbtools.errors import DatasetError
-from cbtools.run.coverage import MINUTES
 from cbtools.run.draft import Drafted, Task
 from cbtools.run.folders import Content
-from cbtools.schema import SCHEMA_VERSION, schema
+from cbtools.schema import SCHEMA_VERSION
 
 FOLDER: Final = "_runs"
 VERSION: Final = 1
@@ -53,14 +52,6 @@ class Manifest:
         """Rows of all its tables."""
         tables = self.told["tables"].values()
         return sum(part["rows"] for table in tables for part in table["parts"])
-
-    def gaps(self) -> pl.DataFrame:
-        """Give the breaks of its sequence, as the table of gaps."""
-        return _frame(self.told["gaps"], schema("gaps"))
-
-    def coverage(self) -> pl.DataFrame:
-        """Give its counts by product and minute."""
-        return _frame(self.told["coverage"], MINUTES)
 
     def save(self, root: Path) -> None:
         """Put it on the disk, whole or not at all."""
@@ -162,11 +153,3 @@ def parameters_of(task: Task) -> dict[str, Any]:
 def _rows(frame: pl.DataFrame) -> list[dict[str, Any]]:
     """Give a frame's rows as objects, with times as texts."""
     return frame.with_columns(pl.selectors.datetime().dt.strftime(_TIME)).to_dicts()
-
-
-def _frame(rows: list[dict[str, Any]], columns: pl.Schema) -> pl.DataFrame:
-    """Read rows back."""
-    times = [name for name, dtype in columns.items() if dtype == pl.Datetime]
-    texts = pl.Schema({**columns, **dict.fromkeys(times, pl.String())})
-    read = pl.col(times).str.to_datetime(_TIME, time_unit="ns", time_zone="UTC")
-    return pl.DataFrame(rows, schema=texts, orient="row").with_columns(read)

@@ -13,6 +13,7 @@ from concurrent.futures import (
     Future,
     ProcessPoolExecutor,
     ThreadPoolExecutor,
+    wait,
 )
 from functools import partial
 from multiprocessing import get_context
@@ -28,11 +29,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _CHANCES: Final = 3
-"""So often a pool may die without a task getting done in between."""
+"""So often processes of ours may die without a task getting done in between."""
 
 
-class Crew:
-    """Does tasks, ``size`` at a time; a pool of its own that died is made anew."""
+class WorkerPool:
+    """Does tasks, ``size`` at a time; worker processes of its own that died are made anew."""
 
     def __init__(self, workers: int | None, executor: Executor | None) -> None:
         if workers is not None and (type(workers) is not int or workers < 1):
@@ -44,7 +45,8 @@ class Crew:
             )
         self.size = workers or (1 if executor is None else os.cpu_count() or 1)
         self._given = executor
-        self._pool: Executor | None = executor
+        self._executor: Executor | None = executor
+        self._doing: set[Future[Any]] = set()
         self._leash: Connection | None = None
         self._deaths = 0
 
@@ -68,12 +70,15 @@ class Crew:
 
     def submit(self, task: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Have a task done."""
-        if self._pool is None:
-            self._pool = self._make()
+        if self._executor is None:
+            self._executor = self._make()
         try:
             if self._given is not None:
                 return self._given.submit(partial(_once, uuid4().hex, task, *args, **kwargs))
-            return self._pool.submit(task, *args, **kwargs)
+            future = self._executor.submit(task, *args, **kwargs)
+            self._doing.add(future)
+            future.add_done_callback(self._doing.discard)
+            return future
         except Exception as error:
             if not isinstance(error, RuntimeError) and not is_trouble(error):
                 raise
@@ -94,12 +99,12 @@ class Crew:
         self._deaths = 0
 
     def mend(self, error: BaseException) -> None:
-        """Put a new pool in the place of one that died.
+        """Put new workers in the place of those that died.
 
         Raises
         ------
         JobError
-            If it was not ours, or the new ones die, too.
+            If they were not ours, or the new ones die, too.
         """
         self._deaths += 1
         if self._given is not None:
@@ -115,15 +120,16 @@ class Crew:
             ) from error
 
     def close(self, *, at_once: bool = False) -> None:
-        """End the workers, those of a pool of its own alone: when their tasks are done, or at once."""
-        leash, self._leash = self._leash, None
-        if leash is not None and at_once:
-            leash.close()
-        if self._given is None and self._pool is not None:
-            pool, self._pool = self._pool, None
-            pool.shutdown(wait=True, cancel_futures=at_once)
-        if leash is not None:
-            leash.close()
+        """End the workers, if they are its own: when their tasks are done, or at once."""
+        if self._given is not None or self._executor is None:
+            return
+        if not at_once:
+            wait(list(self._doing))
+        # before the executor: if a worker was killed, that would wait for ever for others that wait for tasks
+        if self._leash is not None:
+            self._leash.close()
+        self._executor.shutdown(wait=True, cancel_futures=True)
+        self._leash = self._executor = None
 
     def __enter__(self) -> Self:
         return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import secrets
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,10 +91,10 @@ class Quarantine:
             FinishedQuarantine(self._path, self._draft).drop()
 
 
-def remove_drafts(root: Path, segment: str) -> None:
-    """Remove what a crashed run of the segment left."""
+def remove_drafts(root: Path, segments: Collection[str]) -> None:
+    """Remove what runs of these segments left that were given up."""
     for file in (root / FOLDER).glob(".*.tmp"):
-        if file.name.rsplit(".", 2)[0] == f".{segment}":
+        if file.name[1:].rsplit(".", 2)[0] in segments:
             file.unlink(missing_ok=True)
 
 

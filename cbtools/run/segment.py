@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from cbtools.book.rebuilder import BookOptions
 from cbtools.book.state import LEVEL2, BookState, Follower
@@ -18,12 +18,9 @@ from cbtools.raw.piece import Wanted
 from cbtools.raw.scan import check_products
 from cbtools.raw.stream import CHUNK_BYTES, Reading, check_chunk
 from cbtools.run.config import read_config
-from cbtools.run.draft import Task, draft_segment
+from cbtools.run.draft import Task, columns_counted, draft_segment
 from cbtools.run.report import InspectReport, SegmentReport
 from cbtools.run.states import KEEP_STATES, Found, check_keep, find_state
-from cbtools.schema import CHANNELS, schema
-
-_COUNTED: Final = frozenset({"product_id"})
 
 
 def run_segment(
@@ -119,7 +116,7 @@ def run_segment(
     check_state_folder(root)
     found = Found(state, "the state given") if state is not None else find_state(root, path, name)
     task = Task(root, config, chunk_bytes, check_products(products), strict)
-    with progress_bar(path.stat().st_size, name, shown=progress) as told:
+    with _ProgressBar(path.stat().st_size, name, shown=progress) as told:
         drafted = draft_segment(task, path, name, found.state, told)
     try:
         written, quarantine = drafted.publish()
@@ -173,10 +170,10 @@ def inspect_raw(source: Source, *, progress: bool = False, chunk_bytes: int = CH
     (2, 1.0)
     """
     paths = find_segments(source)
-    columns = {table: _COUNTED & frozenset(schema(table)) for table in CHANNELS}
+    columns = columns_counted()
     columns |= {"level2": LEVEL2, "ticker": frozenset(TICKER)}
     size = sum(path.stat().st_size for path in paths)
-    with progress_bar(size, f"{len(paths)} segments", shown=progress) as told:
+    with _ProgressBar(size, f"{len(paths)} segments", shown=progress) as told:
         reading = Reading(paths, Wanted(columns, whole=True), chunk_bytes=chunk_bytes, progress=told)
         follower, agreement = Follower(reading, BookOptions(depth=1), columns=BOOK), Agreement()
         for batch in reading:
@@ -184,7 +181,7 @@ def inspect_raw(source: Source, *, progress: bool = False, chunk_bytes: int = CH
     return InspectReport(reading.report, follower.report(agreement.found()))
 
 
-class progress_bar:
+class _ProgressBar:
     """A bar over bytes while the block runs, or none; the block gets what is to be told of bytes read."""
 
     def __init__(self, total: int, name: str, *, shown: bool) -> None:

@@ -14,10 +14,10 @@ from typing import Any, Final, Self
 from cbtools.errors import ConfigError
 from cbtools.raw.report import number
 from cbtools.raw.stream import CHUNK_BYTES
-from cbtools.run.crew import Crew
 from cbtools.run.exactly_once import Job, begun_job
 from cbtools.run.job_report import JobReport, RunLog
 from cbtools.run.options import read_options
+from cbtools.run.pool import WorkerPool
 from cbtools.run.states import KEEP_STATES
 
 _TOLD: Final = 1000
@@ -111,11 +111,11 @@ def watch_job(
         strict=strict,
         chunk_bytes=chunk_bytes,
     )
-    found, crew = RunLog(_TOLD), Crew(workers, executor)
+    found, pool = RunLog(_TOLD), WorkerPool(workers, executor)
     pulse = _Pulse(found, log, heartbeat_seconds)
     with _Signals() as signals:
         try:
-            with begun_job(options, crew, found, pulse.tell) as job:
+            with begun_job(options, pool, found, pulse.tell) as job:
                 signals.stop(job)
                 log(f"{_now()} watching {input_dir}")
                 while not job.stopping:

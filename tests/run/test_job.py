@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gzip
 import hashlib
 import os
 import shutil
@@ -14,10 +13,10 @@ from typing import Any
 
 import jobs
 import polars as pl
-import pyarrow as pa
 import pytest
 import timeline
 import wire
+from jobs import outcomes, put, run, same_as_segments, tree
 
 import cbtools as cb
 from cbtools.dataset import DatasetWriter
@@ -46,49 +45,6 @@ FIRST, SECOND, THIRD = frames(0, 4), frames(5, 9), frames(10, 14)
 LATER = [timeline.received(wire.snapshot(0), 50), *timeline.changes(1, 3, 51)]  # of another connection
 
 
-def put(folder: Path, name: str, lines: Iterable[bytes] | bytes) -> Path:
-    """Write a segment's file; its name's ending says how it is compressed."""
-    content = lines if isinstance(lines, bytes) else wire.segment(*lines)
-    if name.endswith(".gz"):
-        content = gzip.compress(content)
-    if name.endswith(".zst"):
-        content = pa.Codec("zstd").compress(content, asbytes=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / name
-    path.write_bytes(content)
-    return path
-
-
-@pytest.fixture
-def ready(tmp_path) -> Path:
-    """Give an empty folder of segments that are ready, in the recorder's place."""
-    folder = tmp_path / "raw" / "ready" / "coinbase"
-    folder.mkdir(parents=True)
-    return folder
-
-
-@pytest.fixture
-def out(tmp_path) -> Path:
-    return tmp_path / "processed"
-
-
-def run(ready: Path, out: Path, **options: Any) -> cb.JobReport:
-    return cb.run_job(ready, out, progress=False, **options)
-
-
-def tree(root: Path) -> dict[str, tuple[int, int, bytes]]:
-    """Give everything there is, with when it was changed."""
-    paths = sorted(root.rglob("*")) if root.exists() else []
-    return {
-        path.relative_to(root).as_posix(): (
-            path.stat().st_ino,
-            path.stat().st_mtime_ns,
-            path.read_bytes() if path.is_file() else b"",
-        )
-        for path in paths
-    }
-
-
 def dataset(out: Path) -> dict[str, tuple[int, int, bytes]]:
     """Give the files of a dataset that are seen: parts, manifests, states, rejected lines."""
     there = tree(out).items()
@@ -99,23 +55,8 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("[!.]*") if path.is_file())
 
 
-def outcomes(report: cb.JobReport) -> dict[str, str]:
-    """Give what became of each source file."""
-    return dict(report.segments.select("source", "outcome").iter_rows())
-
-
 def checksum(lines: Iterable[bytes]) -> str:
     return hashlib.sha256(wire.segment(*lines)).hexdigest()
-
-
-def same_as_segments(out: Path, folder: Path, *segments: tuple[str, Iterable[bytes]], **options: Any) -> None:
-    """Check a dataset against that of run_segment, called for one segment after the other."""
-    whole = folder / "whole"
-    for name, lines in segments:
-        cb.run_segment(put(folder / "copies", f"{name}.ndjson", lines), whole, **options)
-    jobs.same_rows(jobs.tables(out), jobs.tables(whole))
-    assert jobs.quarantine(out) == jobs.quarantine(whole)
-    assert jobs.states(out) == jobs.states(whole)
 
 
 # --- folders

@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,8 @@ from typing import Any
 import jobs
 import polars as pl
 import pytest
-from jobs import Change, Process
+from job_process import Process, session, wait_for
+from job_program import Change
 
 import cbtools as cb
 
@@ -61,28 +62,17 @@ class Undisturbed:
 
 
 @pytest.fixture(scope="module")
-def take(whole_ready) -> Iterator[Callable[[], Process]]:
-    with jobs.spares(whole_ready) as take:
-        yield take
-
-
-@pytest.fixture(scope="module")
-def whole_ready(tmp_path_factory) -> Path:
-    return jobs.recording(tmp_path_factory.mktemp("recording"))
-
-
-@pytest.fixture(scope="module")
-def whole(whole_ready, take, tmp_path_factory) -> Undisturbed:
+def whole(recorded, take, tmp_path_factory) -> Undisturbed:
     """Run it as it is, once with the sources kept and once with them deleted, and write the changes down."""
     process, changes, seconds = take(), {}, 0.0
     for delete in (True, False):
         folder = tmp_path_factory.mktemp("whole")
-        ready, out = jobs.copy_of(whole_ready, folder), folder / "out"
+        ready, out = jobs.copy_of(recorded, folder), folder / "out"
         ended = process.begin(ready, out, delete_after_processing=delete).answer()
         assert (ended.error, ended.outcomes) == ("", ("done",) * 3), ended.trace
         changes[delete] = tuple(relative(change, folder) for change in ended.changes)
         seconds = ended.seconds
-    return Undisturbed(whole_ready, out, changes, seconds)
+    return Undisturbed(recorded, out, changes, seconds)
 
 
 def relative(change: Change, folder: Path) -> Change:
@@ -287,14 +277,14 @@ def test_killed_at_a_random_instant(whole, take, tmp_path, seed):
 
 
 @pytest.fixture(scope="module")
-def odd(whole_ready, tmp_path_factory) -> Path:
+def odd(recorded, tmp_path_factory) -> Path:
     """Lay out a job of which all things come: the folder has one segment done before, and its raw/ and out/.
 
     Then: another segment of that one's name, that one again (compressed, under another name), one that is
     no recording, an empty one, and one that goes on from the first.
     """
     folder = tmp_path_factory.mktemp("odd")
-    first, second, third = sorted(whole_ready.iterdir())
+    first, second, third = sorted(recorded.iterdir())
     ready = folder / "raw/ready/coinbase"
     ready.mkdir(parents=True)
     shutil.copy(first, ready / "a.ndjson")
@@ -383,11 +373,11 @@ def test_killed_with_workers(whole, take, tmp_path, seed, killed):
     broken.check()
     if seed % 2 == 0:
         before = seen(broken)
-        jobs.wait_for(lambda: not jobs.session(process.pid), "workers live on without their job", 30)
+        wait_for(lambda: not session(process.pid), "workers live on without their job", 30)
         assert seen(broken) == before
     broken.options["workers"] = dice.choice([None, 1])
     broken.mend()
-    jobs.wait_for(lambda: not jobs.session(process.pid), "workers live on without their job", 30)
+    wait_for(lambda: not session(process.pid), "workers live on without their job", 30)
     jobs.ended_well(broken.ready, broken.out, whole.out, names=whole.names)
 
 

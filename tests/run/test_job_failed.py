@@ -7,7 +7,6 @@ import gzip
 import json
 import random
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import polars as pl
 import pytest
 import timeline
 import wire
+from jobs import outcomes, put, run, same_as_segments
 
 import cbtools as cb
 from cbtools.dataset import DatasetWriter
@@ -26,46 +26,6 @@ REJECTED = b'{"capture_ts":"2026-03-04T05:00:00Z","data":{"chan'
 SNAPSHOT = timeline.received(wire.snapshot(0), 0)
 FIRST, SECOND, THIRD = [SNAPSHOT, *timeline.changes(1, 4)], timeline.changes(5, 9), timeline.changes(10, 14)
 LATER = [timeline.received(wire.snapshot(0), 50), *timeline.changes(1, 3, 51)]  # of another connection
-
-
-def put(folder: Path, name: str, lines: Iterable[bytes] | bytes) -> Path:
-    """Write a segment's file; one named so is compressed."""
-    content = lines if isinstance(lines, bytes) else wire.segment(*lines)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / name
-    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
-    return path
-
-
-@pytest.fixture
-def ready(tmp_path) -> Path:
-    """Give an empty folder of segments that are ready, in the recorder's place."""
-    folder = tmp_path / "raw" / "ready" / "coinbase"
-    folder.mkdir(parents=True)
-    return folder
-
-
-@pytest.fixture
-def out(tmp_path) -> Path:
-    return tmp_path / "processed"
-
-
-def run(ready: Path, out: Path, **options: Any) -> cb.JobReport:
-    return cb.run_job(ready, out, progress=False, **options)
-
-
-def outcomes(report: cb.JobReport) -> dict[str, str]:
-    """Give what became of each source file."""
-    return dict(report.segments.select("source", "outcome").iter_rows())
-
-
-def same_as_segments(out: Path, folder: Path, *segments: tuple[str, Iterable[bytes]]) -> None:
-    """Check a dataset against that of run_segment, called for one segment after the other."""
-    for name, lines in segments:
-        cb.run_segment(put(folder / "copies", f"{name}.ndjson", lines), folder / "whole")
-    jobs.same_rows(jobs.tables(out), jobs.tables(folder / "whole"))
-    assert jobs.quarantine(out) == jobs.quarantine(folder / "whole")
-    assert jobs.states(out) == jobs.states(folder / "whole")
 
 
 class Broken(Exception):

@@ -1,250 +1,36 @@
-"""Jobs in a hostile place: disks that are full or read-only, other jobs, readers, workers that die.
+"""Jobs among others: other jobs, readers, workers that die.
 
-Whatever it was: when it is mended, running again ends with the dataset of a run undisturbed.
+Whatever it was: running again ends with the dataset of a run undisturbed.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import random
 import re
-import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import jobs
+import polars as pl
 import pytest
-from jobs import Ended, Process
+from job_process import PATIENCE, Process, is_stopped, session, wait_for, workers
+from jobs import Place
 
 import cbtools as cb
+from cbtools.book.state import Follower
 
-resource = pytest.importorskip("resource", reason="there are no limits to set")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are watched by way of /proc")
 
 FULL = bool(os.environ.get("CBTOOLS_FULL"))
-STRIDES = 20 if FULL else 2
-
-
-class Place:
-    """A copy of the recording, with an output folder."""
-
-    def __init__(self, recorded: Path, folder: Path, whole: Path) -> None:
-        self.whole = whole
-        self.names = {path.name for path in recorded.iterdir()}
-        self.ready, self.out = jobs.copy_of(recorded, folder), folder / "out"
-
-    def begin(self, process: Process, **how: Any) -> Process:
-        return process.begin(self.ready, self.out, **how)
-
-    def run(self, **options: Any) -> cb.JobReport:
-        return cb.run_job(self.ready, self.out, progress=False, **options)
-
-    def check(self) -> None:
-        """Check that nothing is there in part or twice, and no source is lost, nor taken to be bad."""
-        jobs.partly(self.out, jobs.parts(self.whole))
-        known = {manifest["source"]["name"] for manifest in jobs.manifests(self.out).values()}
-        places = jobs.places(self.ready)
-        assert places.keys() == self.names
-        for name, where in places.items():
-            assert where in (["ready"], ["processing"], ["done"])
-            assert where != ["done"] or name in known
-
-    def check_end(self) -> None:
-        """Check that all is as if nothing had been."""
-        jobs.ended_well(self.ready, self.out, self.whole, names=self.names)
-
-    def mend(self) -> None:
-        """Run it again, and check that all is as if nothing had been."""
-        assert set(self.run().segments["outcome"]) <= {"done", "skipped"}
-        self.check_end()
-
-
-@pytest.fixture(scope="module")
-def recorded(tmp_path_factory) -> Path:
-    return jobs.recording(tmp_path_factory.mktemp("recording"))
-
-
-@pytest.fixture(scope="module")
-def whole(recorded, tmp_path_factory) -> Path:
-    """Run it undisturbed."""
-    folder = tmp_path_factory.mktemp("whole")
-    cb.run_job(jobs.copy_of(recorded, folder), folder / "out", progress=False)
-    return folder / "out"
-
-
-@pytest.fixture(scope="module")
-def take(recorded) -> Iterator[Callable[[], Process]]:
-    with jobs.spares(recorded) as take:
-        yield take
-
-
-@pytest.fixture(scope="module")
-def helper(take) -> Process:
-    """Give a process for runs that end by themselves."""
-    return take()
-
-
-@pytest.fixture
-def place(recorded, whole, tmp_path) -> Place:
-    return Place(recorded, tmp_path, whole)
-
-
-def is_dataset_error(ended: Ended, *words: str) -> None:
-    assert ended.error == "DatasetError", ended.trace or "there was no error"
-    for word in words:
-        assert word in ended.message
-
-
-# --- the output cannot be written
-
-
-@pytest.fixture(scope="module")
-def changes(recorded, whole, helper, tmp_path_factory) -> dict[str, tuple[jobs.Change, ...]]:
-    """Give the changes of a run undisturbed: of the output alone, and of the recording's folders, too."""
-    found = {}
-    for where in ("out", "all"):
-        place = Place(recorded, tmp_path_factory.mktemp("counted"), whole)
-        found[where] = place.begin(helper, where=where).answer().changes
-        place.check_end()
-    return found
-
-
-def some_of(changes: tuple[jobs.Change, ...], nth: int) -> Sequence[int | str]:
-    """Give numbers of changes, each in strides. By default one, and first that which is critical.
-
-    That is where the second segment has its manifest, and not its state yet.
-    """
-    if FULL:
-        return range(1 + nth, len(changes) + 1, STRIDES)
-    return [1 + nth * len(changes) // STRIDES] if nth else ["^fsync .*/_state/[^/]*23_00002[^/]*$"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("nth", range(STRIDES))
-@pytest.mark.parametrize(("do", "where"), [("full", "out"), ("read-only", "out"), ("full", "all")])
-def test_a_disk_that_fails_from_any_change_on(recorded, whole, helper, changes, tmp_path, do, where, nth):
-    """It is no segment's fault: nothing goes to failed, and all that was claimed stays or is given back."""
-    for run, number in enumerate(some_of(changes[where], nth)):
-        place = Place(recorded, tmp_path / str(run), whole)
-        ended = place.begin(helper, before=number, do=do, where=where).answer()
-        if ended.error or not FULL:  # what fails at the very end may be no harm
-            is_dataset_error(ended, os.strerror(errno.ENOSPC if do == "full" else errno.EROFS))
-        place.check()
-        place.mend()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("nth", range(STRIDES))
-def test_a_job_interrupted_before_any_change(recorded, whole, helper, changes, tmp_path, nth):
-    """As by Ctrl-C: it may give back what it has claimed, and nothing is lost."""
-    for run, number in enumerate(some_of(changes["all"], nth)):
-        place = Place(recorded, tmp_path / str(run), whole)
-        ended = place.begin(helper, before=number, do="interrupt").answer()
-        assert ended.error in ("KeyboardInterrupt", ""), ended.trace
-        place.check()
-        place.mend()
-
-
-@contextmanager
-def limited(process: Process, size: int) -> Iterator[None]:
-    """Limit the size of the files that a process writes."""
-    was = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, was[1]))
-    try:
-        yield
-    finally:
-        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, was)
-
-
-@pytest.mark.parametrize(("size", "workers"), [(0, 1), (20_000, 1), (10_000, 2)])
-def test_files_that_cannot_grow(place, helper, size, workers):
-    """A limit on the size of files fails as a full disk does, wherever files are written."""
-    with limited(helper, size):
-        ended = place.begin(helper, workers=workers).answer()
-    is_dataset_error(ended)
-    place.check()
-    place.mend()
-
-
-@pytest.mark.parametrize(
-    "blocked", ["", "book", "level2/product_id=ETH-USD", "_quarantine", "_runs", "_state"]
-)
-def test_a_file_where_a_folder_should_be(place, blocked):
-    in_the_way = place.out / blocked
-    in_the_way.parent.mkdir(parents=True, exist_ok=True)
-    in_the_way.write_text("in the way")
-    with pytest.raises(cb.DatasetError) as caught:
-        place.run()
-    assert str(place.out) in str(caught.value)
-    in_the_way.unlink()
-    place.check()
-    place.mend()
-
-
-@pytest.fixture(scope="module")
-def apart(recorded, tmp_path_factory) -> Iterator[Process]:
-    """Give a process that sees disks that nobody else sees."""
-    within = ["unshare", "--map-root-user", "--mount"]
-    probe = [*within, "mount", "-t", "tmpfs", "none", str(tmp_path_factory.mktemp("probe"))]
-    if shutil.which("unshare") is None or subprocess.run(probe, capture_output=True, check=False).returncode:
-        pytest.skip("nothing can be mounted here: it needs root, or namespaces for users")
-    process = Process(recorded, within)
-    yield process
-    process.close()
-
-
-def mount(out: Path, options: str) -> str:
-    """Write the statements that mount a disk in memory at the output folder, or mount it anew."""
-    out.mkdir(exist_ok=True)
-    command = ["mount", "-t", "tmpfs", "-o", options, "none", str(out)]
-    return f"import subprocess; subprocess.run({command}, check=True)"
-
-
-def look_into(place: Place, process: Process) -> None:
-    """See the output folder as the process sees it."""
-    place.out = Path(f"/proc/{process.pid}/root{place.out}")
-
-
-@pytest.mark.parametrize("size", ["100k", "320k"])
-def test_a_small_disk(place, apart, size):
-    """It is full in the first segment, or when that is done."""
-    out = place.out
-    is_dataset_error(place.begin(apart, first=mount(out, f"size={size}")).answer(), os.strerror(errno.ENOSPC))
-    look_into(place, apart)
-    place.check()
-    if size == "320k":
-        assert list(jobs.manifests(place.out)) == ["segment_20251126T23_00001"]
-    mended = apart.begin(place.ready, out, first=mount(out, "remount,size=32m")).answer()
-    assert mended.error == "", mended.trace
-    place.check_end()
-
-
-@pytest.mark.parametrize("done", [0, 1])
-def test_a_disk_that_is_read_only(place, apart, done):
-    """It is when the job begins; or it becomes so (as ext4 does after an error) when a segment is done."""
-    out, later = place.out, sorted(path.name for path in place.ready.iterdir())[done:]
-    aside = place.ready.with_name("aside")
-    aside.mkdir()
-    for name in later:
-        (place.ready / name).rename(aside / name)
-    assert place.begin(apart, first=mount(out, "size=32m")).answer().error == ""
-    for name in later:
-        (aside / name).rename(place.ready / name)
-    refused = place.begin(apart, first=mount(out, "remount,ro")).answer()
-    is_dataset_error(refused, os.strerror(errno.EROFS))
-    mended = place.begin(apart, first=mount(out, "remount,rw")).answer()
-    assert mended.error == "", mended.trace
-    look_into(place, apart)
-    place.check_end()
 
 
 # --- other jobs
@@ -254,7 +40,7 @@ def test_a_disk_that_is_read_only(place, apart, done):
 def held(place: Place, process: Process, before: int = 60) -> Iterator[Process]:
     """Have a job stop in the middle; afterwards it goes on, and is to end well."""
     place.begin(process, before=before, do="stop")
-    jobs.wait_for(lambda: jobs.is_stopped(process.pid), "the job does not get so far")
+    wait_for(lambda: is_stopped(process.pid), "the job does not get so far")
     try:
         yield process
     finally:
@@ -364,12 +150,12 @@ class Reader(threading.Thread):
     def wait_for_scans(self, more: int = 2) -> None:
         """Wait until it has scanned so many times more from the beginning to the end."""
         until = self.scans + more
-        jobs.wait_for(lambda: self.error is not None or self.scans >= until, "the reader hangs")
+        wait_for(lambda: self.error is not None or self.scans >= until, "the reader hangs")
         assert self.error is None, self.error
 
     def end(self) -> None:
         self._ends.set()
-        self.join(jobs.PATIENCE)
+        self.join(PATIENCE)
 
 
 def test_a_reader_never_sees_anything_in_part(place, take, helper):
@@ -402,9 +188,9 @@ def test_a_worker_that_is_killed(place, helper, before, request):
     if before == "any":
         dice = random.Random(request.node.name)
         place.begin(helper, workers=2)
-        jobs.wait_for(lambda: jobs.workers(helper.pid) or helper.has_ended, "the job hangs")
+        wait_for(lambda: workers(helper.pid) or helper.has_ended, "the job hangs")
         time.sleep(dice.uniform(0, 3))
-        for worker in list(jobs.workers(helper.pid))[:1]:
+        for worker in list(workers(helper.pid))[:1]:
             with suppress(ProcessLookupError):
                 os.kill(worker, signal.SIGKILL)
     else:
@@ -414,11 +200,15 @@ def test_a_worker_that_is_killed(place, helper, before, request):
     place.check_end()
 
 
-def test_a_worker_that_is_killed_when_all_is_written(place, take):
-    """The job ends all the same; it does not wait for the others for ever."""
+@pytest.mark.parametrize("which", [min, max])
+def test_a_worker_that_is_killed_when_all_is_written(place, take, which):
+    """The job ends all the same; it does not wait for the others for ever.
+
+    One of two idle workers has the lock under which both take their tasks.
+    """
     process = place.begin(take(), workers=2, before="^os.rename .*/done/.*/segment_20251127T00", do="stop")
-    jobs.wait_for(lambda: jobs.is_stopped(process.pid), "the job does not get so far")
-    os.kill(max(jobs.workers(process.pid)), signal.SIGKILL)
+    wait_for(lambda: is_stopped(process.pid), "the job does not get so far")
+    os.kill(which(workers(process.pid)), signal.SIGKILL)
     process.signal(signal.SIGCONT)
     ended = process.answer()
     assert (ended.error, ended.outcomes) == ("", ("done",) * 3), ended.trace
@@ -437,14 +227,91 @@ def test_workers_that_are_killed_whenever_they_begin(place, helper):
 def test_workers_that_outlive_their_job_do_not_disturb_the_next(place, take, before):
     """They are stopped while they write; their job is killed; they go on when the next one has ended."""
     process = place.begin(take(), workers=2, in_worker=(before, "stop", 1))
-    is_there = lambda: any(map(jobs.is_stopped, jobs.workers(process.pid)))  # noqa: E731
-    jobs.wait_for(lambda: is_there() or process.has_ended, "the job hangs")
+    is_there = lambda: any(map(is_stopped, workers(process.pid)))  # noqa: E731
+    wait_for(lambda: is_there() or process.has_ended, "the job hangs")
     assert is_there(), process.answer()
-    others = jobs.session(process.pid) - {process.pid}
+    others = session(process.pid) - {process.pid}
     process.signal(signal.SIGKILL)
     process.end()
     place.mend()
-    for other in others & jobs.session(process.pid):
+    for other in others & session(process.pid):
         os.kill(other, signal.SIGCONT)
-    jobs.wait_for(lambda: not jobs.session(process.pid), "workers live on without their job", 30)
+    wait_for(lambda: not session(process.pid), "workers live on without their job", 30)
     jobs.same_dataset(place.out, place.whole)
+
+
+# --- a task that runs twice at once
+
+AGAIN = "begun again"
+
+
+class Doubles(ThreadPoolExecutor):
+    """Begins a segment's task a second time when it has written; what the first one gave is what counts.
+
+    So does a cluster that takes a worker for lost which is not. The second one removes what the first wrote,
+    as if that had been killed. It ends before the first one is told of; or, `held`, it begins to write when
+    it is let go.
+    """
+
+    def __init__(self, segment: str, out: Path, *, held: bool) -> None:
+        super().__init__(1)
+        self.segment, self.out, self.held = segment, out, held
+        self.others = ThreadPoolExecutor(1, AGAIN)
+        self.again: Future[Any] | None = None
+        self.is_held, self.goes_on = threading.Event(), threading.Event()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        def twice() -> Any:
+            told = fn(*args, **kwargs)
+            if self.again is None and drafts(self.out, self.segment):
+                self.again = again = self.others.submit(fn, *args, **kwargs)
+                wait_for(lambda: self.is_held.is_set() or again.done(), "the second one hangs")
+            return told
+
+        return super().submit(twice)
+
+    def hold(self) -> None:
+        """Hold the second one, if this is it."""
+        if self.held and threading.current_thread().name.startswith(AGAIN):
+            self.is_held.set()
+            assert self.goes_on.wait(PATIENCE)
+
+    def let_go(self) -> None:
+        self.goes_on.set()
+        self.others.shutdown()
+
+
+def drafts(out: Path, segment: str) -> list[Path]:
+    return list(out.rglob(f".part_{segment}.*.tmp"))
+
+
+@pytest.mark.parametrize(("nth", "held"), [(0, False), (0, True), (1, False), (1, True)])
+def test_a_task_that_runs_twice_at_once(place, monkeypatch, nth, held):
+    """The job is broken off, as parts that it was told of are gone; the next one ends well.
+
+    Of the first segment nothing is in the dataset; the second one was claimed by a job before.
+    """
+    name = sorted(place.names)[nth]
+    if nth:
+        claimed = jobs.beside(place.ready, "processing")
+        claimed.mkdir(parents=True)
+        (place.ready / name).rename(claimed / name)
+    segment, follow = Path(name).stem, Follower.__call__
+    with Doubles(segment, place.out, held=held) as executor:
+
+        def held_up(follower: Follower, rows: pl.DataFrame | None) -> pl.DataFrame:
+            executor.hold()
+            return follow(follower, rows)
+
+        monkeypatch.setattr(Follower, "__call__", held_up)
+        try:
+            with pytest.raises(cb.DatasetError, match=rf"/\.part_{segment}\..*: No such file"):
+                place.run(executor=executor, workers=1)
+            place.check()
+            assert len(jobs.manifests(place.out)) == nth
+            place.mend()
+        finally:
+            executor.let_go()
+    assert bool(drafts(place.out, segment)) is held  # it has written when all was done
+    assert place.run().segments.is_empty()
+    place.check_end()

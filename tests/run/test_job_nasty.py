@@ -18,6 +18,7 @@ import polars as pl
 import pytest
 import test_nasty_inputs as nasty
 import wire
+from jobs import put
 
 import cbtools as cb
 from cbtools.schema import CHANNELS, schema
@@ -172,11 +173,6 @@ def on_its_day(number: int, text: bytes) -> bytes:
     return text.replace(b"2026-03-04", str(date(2026, 5, 1) + timedelta(days=4 * number)).encode())
 
 
-def put(folder: Path, name: str, text: bytes) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_bytes(text)
-
-
 # --- all of them in one job
 
 
@@ -216,7 +212,7 @@ def job(tmp_path_factory) -> Job:
 def test_the_job_ends_and_each_segment_is_in_its_place(job):
     done = {f"nasty_{name}.ndjson": "done" for name in NASTY}
     bad = {f"nasty_{name}.ndjson": "failed" for name in NOT_UNDERSTOOD}
-    assert dict(job.report.segments.select("source", "outcome").iter_rows()) == done | bad
+    assert jobs.outcomes(job.report) == done | bad
     aside = {file: ["failed"] for name in bad for file in (name, f"{name}.error.txt")}
     assert jobs.places(job.ready) == {name: ["done"] for name in done} | aside
     for path in job.copies.iterdir():
@@ -312,6 +308,4 @@ def test_whatever_they_go_on_from_it_is_what_run_segment_goes_on_from(one_day, t
     ).iter_rows():
         if outcome == "done":
             assert cb.run_segment(copies / source, tmp_path / "whole").started_from == started_from, segment
-    jobs.same_rows(jobs.tables(tmp_path / "out"), jobs.tables(tmp_path / "whole"))
-    assert jobs.quarantine(tmp_path / "out") == jobs.quarantine(tmp_path / "whole")
-    assert jobs.states(tmp_path / "out") == jobs.states(tmp_path / "whole")
+    jobs.same_content(tmp_path / "out", tmp_path / "whole")

@@ -8,15 +8,15 @@ import re
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jobs
 import pytest
 import timeline
 import wire
+from jobs import outcomes, put, run, tree
 
 import cbtools as cb
 from cbtools import cli
@@ -41,44 +41,7 @@ def frames(first: int, last: int) -> list[bytes]:
 FIRST, SECOND = frames(0, 9), [*frames(10, 14), b"?", *frames(16, 19)]
 
 
-def put(folder: Path, name: str, lines: Iterable[bytes] | bytes) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / name
-    path.write_bytes(lines if isinstance(lines, bytes) else wire.segment(*lines))
-    return path
-
-
-@pytest.fixture
-def ready(tmp_path) -> Path:
-    """Give an empty folder of segments that are ready, in the recorder's place."""
-    folder = tmp_path / "raw" / "ready" / "coinbase"
-    folder.mkdir(parents=True)
-    return folder
-
-
-@pytest.fixture
-def out(tmp_path) -> Path:
-    return tmp_path / "processed"
-
-
-def run(ready: Path, out: Path, **options: Any) -> cb.JobReport:
-    return cb.run_job(ready, out, progress=False, **options)
-
-
 # --- a dry run
-
-
-def tree(root: Path) -> dict[str, tuple[int, int, int, bytes]]:
-    """Give everything there is, folders too, with when it was changed."""
-    return {
-        path.relative_to(root).as_posix(): (
-            (stat := path.stat()).st_ino,
-            stat.st_mtime_ns,
-            stat.st_size,
-            path.read_bytes() if path.is_file() else b"",
-        )
-        for path in (root, *root.rglob("*"))
-    }
 
 
 @pytest.mark.parametrize("again", [False, True])
@@ -94,7 +57,7 @@ def test_a_dry_run_changes_nothing(tmp_path, ready, out, again):
     report = run(ready, out, dry_run=True)
     assert tree(tmp_path) == before
     assert (report.done, report.skipped, report.failed) == (0, 0, 0)
-    told = dict(report.segments.select("source", "outcome").iter_rows())
+    told = outcomes(report)
     assert told.pop("a.ndjson") == told.pop("claimed.ndjson") == "would run"
     assert sorted(told.values()) == (["would skip"] * 2 if again else ["would run", "would skip"])
     really = run(ready, out)

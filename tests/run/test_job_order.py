@@ -2,71 +2,22 @@
 
 from __future__ import annotations
 
-import gzip
-from collections.abc import Iterable
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import jobs
 import polars as pl
-import pyarrow as pa
 import pytest
 import timeline
 import wire
+from jobs import Segment, put, run, run_one_by_one, same_as_segments, same_content
 
-import cbtools as cb
 from cbtools.schema import schema
-
-Segment = tuple[str, list[bytes]]
 
 ETH = "ETH-USD"
 LIGHT: dict[str, Any] = {"level2": {"processor_options": {"compute_features": False}}, "market_trades": {}}
 """Features are of no interest where the order is: the book and the trades tell it."""
-
-
-def put(folder: Path, name: str, lines: Iterable[bytes]) -> Path:
-    """Write a segment's file; its name's ending says how it is compressed."""
-    content = wire.segment(*lines)
-    if name.endswith(".gz"):
-        content = gzip.compress(content)
-    if name.endswith(".zst"):
-        content = pa.Codec("zstd").compress(content, asbytes=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_bytes(content)
-    return folder / name
-
-
-@pytest.fixture
-def ready(tmp_path) -> Path:
-    """Give an empty folder of segments that are ready, in the recorder's place."""
-    folder = tmp_path / "raw" / "ready" / "coinbase"
-    folder.mkdir(parents=True)
-    return folder
-
-
-@pytest.fixture
-def out(tmp_path) -> Path:
-    return tmp_path / "processed"
-
-
-def run(ready: Path, out: Path, **options: Any) -> cb.JobReport:
-    return cb.run_job(ready, out, progress=False, **options)
-
-
-def one_after_another(folder: Path, segments: Iterable[Segment], **options: Any) -> list[str]:
-    """Call run_segment for each in this order, into the folder; tell what each went on from."""
-    copies = folder.with_name(f"{folder.name} of")
-    return [
-        cb.run_segment(put(copies, f"{name}.ndjson", lines), folder, **options).started_from
-        for name, lines in segments
-    ]
-
-
-def same_dataset(out: Path, whole: Path) -> None:
-    jobs.same_rows(jobs.tables(out), jobs.tables(whole))
-    assert jobs.quarantine(out) == jobs.quarantine(whole)
-    assert jobs.states(out) == jobs.states(whole)
 
 
 def begins(second: float = 0, product_id: str = "BTC-USD", number: int = 0) -> list[bytes]:
@@ -142,10 +93,10 @@ def test_segments_are_worked_in_the_order_of_their_content(tmp_path, ready, out,
     report = run(ready, out, channel_config=LIGHT)
     worked = report.segments.filter(pl.col("lines") > 0)  # where an empty one stands is of no interest
     assert worked["segment"].to_list() == [name for name, lines in segments if lines]
-    started_from = one_after_another(tmp_path / "whole", segments, channel_config=LIGHT)
+    started_from = run_one_by_one(tmp_path / "whole", *segments, channel_config=LIGHT)
     told = dict(report.segments.select("segment", "started_from").iter_rows())
     assert [told[name] for name, _ in segments] == started_from
-    same_dataset(out, tmp_path / "whole")
+    same_content(out, tmp_path / "whole")
 
 
 @pytest.mark.parametrize(
@@ -157,8 +108,7 @@ def test_compressed_ones_too(tmp_path, ready, out, names):
     assert run(ready, out, channel_config=LIGHT).segments["source"].to_list() == [*names]
     stems = [name.partition(".")[0] for name in names]
     segments = zip(stems, (FIRST, SECOND, THIRD), strict=True)
-    one_after_another(tmp_path / "whole", segments, channel_config=LIGHT)
-    same_dataset(out, tmp_path / "whole")
+    same_as_segments(out, tmp_path, *segments, channel_config=LIGHT)
 
 
 def two_recorders(behind: float) -> list[Segment]:
@@ -183,14 +133,12 @@ def test_two_recorders_streams_in_one_folder(tmp_path, ready, out, behind, keep_
     for stream in ("feb", "cda"):
         assert [name for name in order if name in stream] == [*stream]
     assert behind or order == [*"fcedba"]
-    started_from = one_after_another(
-        tmp_path / "whole", [(name, segments[name]) for name in order], **options
-    )
+    started_from = run_one_by_one(tmp_path / "whole", *((name, segments[name]) for name in order), **options)
     assert report.segments["started_from"].to_list() == started_from
     if keep_states == 32:
         told = dict(zip(order, started_from, strict=True))
         assert [told[name] for name in "ebda"] == [*"fecd"]
-    same_dataset(out, tmp_path / "whole")
+    same_content(out, tmp_path / "whole")
     assert len(jobs.states(out)) == min(keep_states, 6)
 
 
@@ -205,8 +153,8 @@ def test_the_next_job_goes_on_where_the_last_one_stopped(tmp_path, ready, out):
         report = run(ready, out)
         assert report.done == len(jobs_segments)
     assert report.segments["started_from"].to_list() == ["c"]
-    assert one_after_another(tmp_path / "whole", segments) == ["nothing", "d", "a", "c"]
-    same_dataset(out, tmp_path / "whole")
+    assert run_one_by_one(tmp_path / "whole", *segments) == ["nothing", "d", "a", "c"]
+    same_content(out, tmp_path / "whole")
 
 
 def test_one_that_comes_late_goes_on_from_the_one_before_it(tmp_path, ready, out):
@@ -216,8 +164,7 @@ def test_one_that_comes_late_goes_on_from_the_one_before_it(tmp_path, ready, out
             put(ready, f"{name}.ndjson", lines)
         report = run(ready, out)
     assert report.segments["started_from"].to_list() == ["a"]
-    one_after_another(tmp_path / "whole", segments)
-    same_dataset(out, tmp_path / "whole")
+    same_as_segments(out, tmp_path, *segments)
 
 
 def test_what_was_claimed_by_a_job_that_died_is_worked_in_its_place(tmp_path, ready, out):
@@ -225,8 +172,7 @@ def test_what_was_claimed_by_a_job_that_died_is_worked_in_its_place(tmp_path, re
     put(jobs.beside(ready, "processing"), "b.ndjson", SECOND)
     put(ready, "a.ndjson", THIRD)
     assert run(ready, out).segments["segment"].to_list() == [*"cba"]
-    one_after_another(tmp_path / "whole", [("c", FIRST), ("b", SECOND), ("a", THIRD)])
-    same_dataset(out, tmp_path / "whole")
+    same_as_segments(out, tmp_path, ("c", FIRST), ("b", SECOND), ("a", THIRD))
     assert jobs.leftovers(ready, out) == []
 
 
@@ -294,8 +240,7 @@ def test_whole_segments_are_taken_and_the_others_by_the_next_job(tmp_path, ready
         put(ready, f"{name}.ndjson", lines)
     assert run(ready, out, until=timeline.moment(7)).done == 2
     assert run(ready, out).done == 1
-    one_after_another(tmp_path / "whole", segments)
-    same_dataset(out, tmp_path / "whole")
+    same_as_segments(out, tmp_path, *segments)
 
 
 # --- products, channels
@@ -312,7 +257,7 @@ def of_two_products(ready: Path) -> list[Segment]:
 
 @pytest.mark.parametrize("products", [[ETH], ("BTC-USD", ETH), {"BTC-USD", "NO-NE"}])
 def test_only_these_products_rows(tmp_path, ready, out, products):
-    one_after_another(tmp_path / "whole", of_two_products(ready))
+    run_one_by_one(tmp_path / "whole", *of_two_products(ready))
     report = run(ready, out, products=products)
     assert report.done == 2
     whole = jobs.tables(tmp_path / "whole")
@@ -334,7 +279,7 @@ def test_only_these_products_rows(tmp_path, ready, out, products):
     ],
 )
 def test_only_these_tables(tmp_path, ready, out, channels, tables):
-    one_after_another(tmp_path / "whole", of_two_products(ready))
+    run_one_by_one(tmp_path / "whole", *of_two_products(ready))
     run(ready, out, channels=channels)
     expected = {table: frame for table, frame in jobs.tables(tmp_path / "whole").items() if table in tables}
     found = jobs.tables(out)

@@ -7,7 +7,6 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -15,10 +14,10 @@ from typing import Any, NamedTuple
 
 import jobs
 import polars as pl
-import pyarrow as pa
 import pytest
 import timeline
 import wire
+from jobs import put, run
 from oracles import raw as oracle
 
 import cbtools as cb
@@ -50,31 +49,6 @@ SECOND = [
     NOISE[2], *frames(0, 1, 2, 5, second=3600),
 ]  # fmt: skip
 """With a gap (15), a new connection and a gap in it (3), three repeats and three rejects."""
-
-
-def put(folder: Path, name: str, lines: Iterable[bytes] | bytes) -> Path:
-    content = lines if isinstance(lines, bytes) else wire.segment(*lines)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / name
-    path.write_bytes(pa.Codec("zstd").compress(content, asbytes=True) if name.endswith(".zst") else content)
-    return path
-
-
-@pytest.fixture
-def ready(tmp_path) -> Path:
-    """Give an empty folder of segments that are ready, in the recorder's place."""
-    folder = tmp_path / "raw" / "ready" / "coinbase"
-    folder.mkdir(parents=True)
-    return folder
-
-
-@pytest.fixture
-def out(tmp_path) -> Path:
-    return tmp_path / "processed"
-
-
-def run(ready: Path, out: Path, **options: Any) -> cb.JobReport:
-    return cb.run_job(ready, out, progress=False, **options)
 
 
 class Job(NamedTuple):

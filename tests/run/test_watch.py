@@ -2,190 +2,36 @@
 
 from __future__ import annotations
 
-import contextlib
-import fnmatch
 import json
 import os
 import re
 import signal
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jobs
 import pytest
 import timeline
 import wire
+from job_watch import QUICK, ended, started, watching
 
 import cbtools as cb
 
-TESTS = str(Path(jobs.__file__).parent)
-PROGRAM = "from cbtools.cli import main; main()"
 FULL = bool(os.environ.get("CBTOOLS_FULL"))
 STOPS = [(signal.SIGTERM, 1), (signal.SIGINT, 2)]
 STOPS += [(signal.SIGINT, 1), (signal.SIGTERM, 2)] if FULL else []
-LIVELINESS = 120
-"""Seconds after which what should come is taken to be missing."""
-QUICK = ("--poll-seconds", "0.02")
-
-
-# --- recordings
 
 
 @pytest.fixture(scope="module")
-def ready(tmp_path_factory) -> Path:
-    """Record six segments whose books rest on one another, with a reconnect, gaps, bad lines and repeats."""
-    ready = jobs.recording(
-        tmp_path_factory.mktemp("recording"),
-        megabytes=0.6,
-        segment_mb=0.1,
-        reconnects=1,
-        gaps=2,
-        duplicates=3,
-    )
-    assert len(list(ready.iterdir())) >= 6
-    return ready
+def recorded(tmp_path_factory) -> Path:
+    return jobs.long_recording(tmp_path_factory.mktemp("recording"))
 
 
-@pytest.fixture(scope="module")
-def names(ready) -> list[str]:
-    return sorted(path.name for path in ready.iterdir())
-
-
-@pytest.fixture(scope="module")
-def one_after_another(ready, tmp_path_factory) -> Path:
-    """Run the segments one by one, without a job."""
-    out = tmp_path_factory.mktemp("segments")
-    for path in sorted(ready.iterdir()):
-        cb.run_segment(path, out)
-    return out
-
-
-@pytest.fixture(scope="module")
-def whole(ready, tmp_path_factory) -> Path:
-    """Run all of it as one job."""
-    folder = tmp_path_factory.mktemp("whole")
-    cb.run_job(jobs.copy_of(ready, folder), folder / "out", progress=False)
-    return folder / "out"
-
-
-@pytest.fixture
-def mine(ready, tmp_path) -> Path:
-    return jobs.copy_of(ready, tmp_path)
-
-
-@pytest.fixture
-def out(tmp_path) -> Path:
-    return tmp_path / "out"
-
-
-# --- a process that watches
-
-
-class Watch:
-    """A program in a process group of its own, and what it has printed up to now."""
-
-    def __init__(self, ready: Path, out: Path, *command: str) -> None:
-        self.done, self.processing = jobs.beside(ready, "done"), jobs.beside(ready, "processing")
-        self.out = out
-        self.lines: list[str] = []
-        as_users_have = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", *command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=as_users_have | {"PYTHONPATH": os.pathsep.join([TESTS, os.environ.get("PYTHONPATH", "")])},
-            start_new_session=True,
-        )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        self.lines.extend(self._process.stdout)  # each as soon as it is there
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
-    def said(self) -> str:
-        return "".join(self.lines)
-
-    def until(self, condition: Callable[[], bool], what: str) -> None:
-        end = time.monotonic() + LIVELINESS
-        while not condition():
-            assert self._process.poll() is None, f"it ended, before {what}:\n{self.said}"
-            assert time.monotonic() < end, f"not in time: {what}\n{self.said}"
-            time.sleep(0.001)
-
-    def until_done(self, *names: str) -> None:
-        for name in names:
-            self.until((self.done / name).exists, f"{name} is done")
-
-    def signal(self, *numbers: signal.Signals, group: bool = False) -> None:
-        for number in numbers:
-            (os.killpg if group else os.kill)(self.pid, number)
-
-    def stop_in_hand(self) -> str:
-        """Stop it and its workers while a segment is begun and nothing of it published; give its file."""
-        while True:
-            self.until(lambda: bool(parts_in(self.out, temporary=True)), "it is writing")
-            self.signal(signal.SIGSTOP, group=True)
-            self._wait_until_stopped()
-            written, published = (parts_in(self.out, temporary=temporary) for temporary in (True, False))
-            for held in self.processing.glob("[!.]*"):
-                if any(held.stem in n for n in written) and not any(held.stem in n for n in published):
-                    return held.name
-            self.signal(signal.SIGCONT, group=True)
-
-    def _wait_until_stopped(self) -> None:
-        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-
-    def end(self, seconds: float = LIVELINESS) -> int:
-        """Wait for its end; give its exit code, negative when a signal killed it."""
-        code = self._process.wait(seconds)
-        self._reader.join(LIVELINESS)
-        return code
-
-    def kill(self) -> None:
-        if self._process.poll() is None:  # else its number may be another's by now
-            self.signal(signal.SIGKILL, group=True)
-        self.end()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-
-
-def parts_in(out: Path, *, temporary: bool) -> list[str]:
-    """Give the names of the parts that are there, or of those that are being written."""
-    names = [name for _, _, files in os.walk(out) for name in files]  # and no matter what vanishes meanwhile
-    return fnmatch.filter(names, ".part_*.tmp" if temporary else "part_*.parquet")
-
-
-@contextlib.contextmanager
-def started(ready: Path, out: Path, *command: str) -> Iterator[Watch]:
-    watch = Watch(ready, out, *command)
-    try:
-        yield watch
-    finally:
-        watch.kill()
-
-
-def watching(ready: Path, out: Path, *options: str) -> contextlib.AbstractContextManager[Watch]:
-    return started(ready, out, PROGRAM, "watch", str(ready), "--out", str(out), *(options or QUICK))
-
-
-def ended(ready: Path, out: Path, *options: str) -> tuple[int, str]:
-    """Let a watch run until it ends by itself; give its exit code and what it said."""
-    with watching(ready, out, *options) as watch:
-        code = watch.end()
-    assert "Traceback" not in watch.said
-    return code, " ".join(watch.said.split())
+def all_in(ready: Path, names: list[str], *folders: str) -> dict[str, list[str]]:
+    """Check that each source file is in one of these folders; tell where each is."""
+    places = jobs.places(ready)
+    assert places.keys() == set(names)
+    assert set(map(tuple, places.values())) <= {(folder,) for folder in folders}
+    return places
 
 
 def another_ends_it(
@@ -199,7 +45,7 @@ def another_ends_it(
             watch.until_done(*names)
             watch.signal(number)
             assert watch.end() == 0
-    jobs.ended_well(ready, out, whole, names=set(names))
+    jobs.ended_well(ready, out, whole, names=names)
 
 
 # --- what comes
@@ -223,7 +69,7 @@ def test_it_takes_what_is_there_and_then_what_comes(mine, out, names, whole, one
         watch.signal(signal.SIGTERM)
         assert watch.end() == 0
     assert "Traceback" not in watch.said
-    jobs.ended_well(mine, out, whole, names=set(names))
+    jobs.ended_well(mine, out, whole, names=names)
     jobs.same_rows(jobs.tables(out), jobs.tables(one_after_another))
     after = growing.stat()
     assert [path.name for path in active.iterdir()] == [growing.name]
@@ -285,9 +131,7 @@ def test_a_signal_lets_it_finish_what_is_in_hand(mine, out, names, whole, number
         watch.signal(signal.SIGCONT, group=True)
         assert watch.end() == 0
     assert "Traceback" not in watch.said
-    places = jobs.places(mine)
-    assert places.keys() == set(names)
-    assert set(map(tuple, places.values())) <= {("ready",), ("done",)}
+    places = all_in(mine, names, "ready", "done")
     assert places[held] == ["done"]
     assert set(jobs.manifests(out)) == {Path(name).stem for name in names if places[name] == ["done"]}
     jobs.partly(out, jobs.parts(whole))
@@ -302,9 +146,7 @@ def test_a_second_signal_gives_back_what_is_in_hand(mine, out, names, whole, wor
         watch.signal(signal.SIGCONT, group=True)
         assert watch.end() == 0
     assert "Traceback" not in watch.said
-    places = jobs.places(mine)
-    assert places.keys() == set(names)
-    assert set(map(tuple, places.values())) <= {("ready",), ("done",)}
+    places = all_in(mine, names, "ready", "done")
     assert places[held] == ["ready"]
     jobs.partly(out, jobs.parts(whole))
     another_ends_it(mine, out, names, whole)
@@ -321,9 +163,9 @@ def test_one_that_is_killed_leaves_no_lock_and_the_next_one_ends_well(mine, out,
 # --- what it cannot work with
 
 
-def test_another_job_has_the_folder_or_the_output(mine, out, names, whole, ready, tmp_path):
+def test_another_job_has_the_folder_or_the_output(mine, out, names, whole, recorded, tmp_path):
     """And the one that has it sleeps meanwhile, from which a signal wakes it."""
-    other = jobs.copy_of(ready, tmp_path / "other")
+    other = jobs.copy_of(recorded, tmp_path / "other")
     with watching(mine, out, "--poll-seconds", "3600", "--heartbeat-seconds", "3600") as watch:
         watch.until_done(*names)
         watch.until(lambda: all(Path(name).stem in watch.said for name in names), "it says so at once")
@@ -334,7 +176,7 @@ def test_another_job_has_the_folder_or_the_output(mine, out, names, whole, ready
         watch.signal(signal.SIGTERM)
         assert watch.end() == 0
     assert jobs.places(other) == {name: ["ready"] for name in names}
-    jobs.ended_well(mine, out, whole, names=set(names))
+    jobs.ended_well(mine, out, whole, names=names)
 
 
 @pytest.mark.parametrize("folder", ["raw/ready/none", "raw/active/coinbase"])
@@ -348,17 +190,15 @@ def test_a_folder_that_cannot_be_meant(mine, out, names, tmp_path, folder):
     assert [path.name for path in active.iterdir()] == [names[0]]
 
 
-@pytest.mark.parametrize("file", ["out", "out/level2"])
-def test_an_output_that_cannot_be_written_and_the_watch_after_it(mine, out, names, whole, tmp_path, file):
-    in_the_way = tmp_path / file
+@pytest.mark.parametrize("file", [".", "level2"])
+def test_an_output_that_cannot_be_written_and_the_watch_after_it(mine, out, names, whole, file):
+    in_the_way = out / file
     in_the_way.parent.mkdir(exist_ok=True)
     in_the_way.write_text("in the way")
     code, said = ended(mine, out)
     assert code == 74
     assert str(out) in said
-    places = jobs.places(mine)
-    assert places.keys() == set(names)
-    assert set(map(tuple, places.values())) <= {("ready",), ("processing",)}
+    all_in(mine, names, "ready", "processing")
     assert in_the_way.read_text() == "in the way"
     in_the_way.unlink()
     another_ends_it(mine, out, names, whole)
@@ -498,7 +338,7 @@ def test_in_a_thread_it_leaves_the_signals_alone(mine, out, names, whole):
     done.mkdir(parents=True)
     with started(mine, out, IN_A_THREAD, str(mine), str(out), str(done), str(len(names))) as watch:
         assert watch.end() == -signal.SIGTERM, watch.said
-    jobs.ended_well(mine, out, whole, names=set(names))
+    jobs.ended_well(mine, out, whole, names=names)
 
 
 # --- on and on
@@ -522,11 +362,10 @@ def resident(pid: int) -> int:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the memory of a process is read in /proc")
-def test_memory_stays_as_it_is(tmp_path, full):
+def test_memory_stays_as_it_is(tmp_path, ready, out, full):
     """Of a thousand segments (with --full) the first third warm it up; the report's rows are all it keeps."""
     count = 1_000 if full else 30
-    ready, out, aside = tmp_path / "raw" / "ready" / "coinbase", tmp_path / "out", tmp_path / "aside"
-    ready.mkdir(parents=True)
+    aside = tmp_path / "aside"
     aside.mkdir()
     held = []
     with watching(ready, out, "--poll-seconds", "0.01") as watch:
