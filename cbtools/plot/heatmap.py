@@ -124,7 +124,7 @@ def _instants(rows: pl.DataFrame) -> tuple[Times, pl.DataFrame]:
     """Give the edges of the columns of the picture, and the row that holds where each begins."""
     time = rows["server_time"].to_physical().to_numpy()
     span = int(time[-1] - time[0]) or _SECOND
-    edges = time[0] + span * np.arange(_COLUMNS + 1) // _COLUMNS
+    edges = time[0] + np.linspace(0, span, _COLUMNS + 1).astype(np.int64)
     holds = np.searchsorted(time, edges[:-1], side="right") - 1
     return edges.astype("datetime64[ns]"), rows[holds]
 

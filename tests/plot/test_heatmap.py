@@ -251,6 +251,13 @@ def test_it_draws_on_a_given_axes():
     assert plt.get_fignums() == [1]
 
 
+def test_a_year_is_a_picture():
+    book = book_frame().with_columns(server_time=START + pl.duration(days=pl.int_range(3) * 180))
+    ax = cb.plot.heatmap(book, "A-USD", within_bps=500)
+    assert (cells(ax)[:, 0] == 16.0).sum() == 1
+    assert (cells(ax)[:, -1] == 32.0).sum() == 1
+
+
 def test_one_row_is_a_picture():
     ax = cb.plot.heatmap(book_frame()[:1], "A-USD", within_bps=500)
     ax.figure.canvas.draw()
