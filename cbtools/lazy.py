@@ -69,8 +69,9 @@ def source(batches: Batches, schema: pl.Schema, name: str) -> pl.LazyFrame:
     return register_io_source(generate, schema=schema, validate_schema=True, explain_name=name)
 
 
-Step = Callable[[pl.DataFrame | None], pl.DataFrame]
-"""Takes the next rows of a path-dependent transform, or None at their end, and gives what they complete."""
+Step = Callable[[pl.DataFrame | None], pl.DataFrame | None]
+"""Takes the next rows of a path-dependent transform, or None at their end, and gives what they complete, if
+there is anything."""
 
 
 def stateful(
@@ -89,8 +90,9 @@ def stateful(
         The rows, in the order in which they count.
     start : callable
         ``start(columns)``, given the columns that the query needs, gives the columns that the transform needs
-        of upstream, and the step to be called with each of its batches in turn, and at last with None. It is
-        called anew for every execution of the query, and so must give a fresh state.
+        of upstream, and the step to be called with each of its batches in turn, and at last with None; it
+        gives a frame that has at least the columns that the query needs, or None for no rows. It is called
+        anew for every execution of the query, and so must give a fresh state.
     schema : polars.Schema
         All columns that the transform can give.
     name : str
@@ -110,13 +112,15 @@ def stateful(
     ...
     ...     def step(batch):
     ...         nonlocal total
-    ...         sums = (batch["n"].cum_sum() + total) if batch is not None else pl.Series([], dtype=pl.Int64)
-    ...         total = sums[-1] if len(sums) else total
-    ...         return pl.DataFrame({"total": sums})
+    ...         if batch is None or batch.is_empty():
+    ...             return None
+    ...         batch = batch.with_columns(total=pl.col("n").cum_sum() + total)
+    ...         total = batch["total"][-1]
+    ...         return batch
     ...
     ...     return ["n"], step
-    >>> frame = pl.LazyFrame({"n": [1, 2, 3]})
-    >>> stateful(frame, running_total, pl.Schema({"total": pl.Int64}), "TOTAL").collect()["total"].to_list()
+    >>> frame, schema = pl.LazyFrame({"n": [1, 2, 3]}), pl.Schema({"n": pl.Int64, "total": pl.Int64})
+    >>> stateful(frame, running_total, schema, "TOTAL").collect()["total"].to_list()
     [1, 3, 6]
     """
 
@@ -128,10 +132,15 @@ def stateful(
             if values is not None:
                 rows = rows.filter(pl.col(by).is_in(sorted(values)))
         for batch in rows.select(needed).collect_batches(maintain_order=True):
-            yield step(batch)
-        yield step(None)
+            yield from _some(step(batch))
+        yield from _some(step(None))
 
     return source(batches, schema, name)
+
+
+def _some(frame: pl.DataFrame | None) -> Iterator[pl.DataFrame]:
+    if frame is not None:
+        yield frame
 
 
 def values_of(predicate: pl.Expr, column: str) -> set[str] | None:
