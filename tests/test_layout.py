@@ -64,16 +64,8 @@ ORDER = [
     ),
     *_package(
         "plot",
-        "canvas",
-        "depth",
-        "quotes",
-        "heatmap",
-        "research",
-        "correlations",
-        "panels",
-        "candles",
-        "recording",
-        "__init__",
+        *("canvas", "columns", "instant", "touch", "sides", "heat", "bars", "line", "day", "matrix"),
+        *("recording", "__init__"),
     ),
     *_package(
         "book",

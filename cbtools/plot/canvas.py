@@ -248,7 +248,8 @@ def legend(ax: Axes, columns: int = 6) -> None:
         frameon=False, ncols=columns, loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=0.2,
         borderpad=0.1, handletextpad=0.5, columnspacing=1.4,
     )  # fmt: skip
-    ax.set_title(ax.get_title(loc="left"), loc="left", pad=26)
+    rows = -(-len(drawn.get_texts()) // columns)
+    ax.set_title(ax.get_title(loc="left"), loc="left", pad=11 + 15 * rows)
     for handle in drawn.legend_handles:
         if handle is not None and hasattr(handle, "set_sizes"):
             handle.set_sizes([45.0])  # one size, whatever the first trade's was

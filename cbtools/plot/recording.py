@@ -250,7 +250,5 @@ def _finish_gaps(ax: Axes, first: datetime, last: datetime, most: int) -> None:
     ax.yaxis.set_minor_formatter(NullFormatter())
     title = "When were frames lost, and how many?"
     canvas.finish(ax, title, canvas.clock_label("capture_time"), "frames lost in a gap")
-    named = len(ax.get_legend_handles_labels()[1])
-    if named:
+    if ax.get_legend_handles_labels()[1]:
         canvas.legend(ax, 2)
-        ax.set_title(title, loc="left", pad=12 + 15 * -(-named // 2))

@@ -17,13 +17,6 @@ START = datetime(2025, 11, 26, 14, tzinfo=UTC)
 BTC = ["BTC-USD"]
 
 
-@pytest.fixture(autouse=True)
-def _close_figures():
-    plt.close("all")  # those of other tests in this process
-    yield
-    plt.close("all")
-
-
 def at(minute: float) -> datetime:
     return START + timedelta(minutes=minute)
 

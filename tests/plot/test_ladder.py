@@ -9,13 +9,6 @@ import pytest
 import cbtools as cb
 
 
-@pytest.fixture(autouse=True)
-def _close_figures():
-    plt.close("all")  # those of other tests in this process
-    yield
-    plt.close("all")
-
-
 def levels(*pairs: tuple[float, float]) -> pl.DataFrame:
     return pl.DataFrame(pairs, schema={"price": pl.Float64, "size": pl.Float64}, orient="row")
 

@@ -13,7 +13,7 @@ import polars as pl
 
 from cbtools.errors import ConfigError, unknown_name
 from cbtools.plot import canvas
-from cbtools.plot.research import check_frame, product_of, title_of
+from cbtools.plot.columns import check_frame, product_of, title_of
 from cbtools.schema import TABLES
 
 if TYPE_CHECKING:

@@ -20,13 +20,6 @@ LETTERS = {"o": "ok", "u": "unproven", "c": "crossed", "1": "one_sided", "e": "e
 ALL = (cb.plot.spread, cb.plot.imbalance, cb.plot.panels)
 
 
-@pytest.fixture(autouse=True)
-def _close_figures():
-    plt.close("all")  # those of other tests in this process
-    yield
-    plt.close("all")
-
-
 def book_frame(states: str = "ooooo", product_id: str = "BTC-USD") -> pl.DataFrame:
     """Make a row a second, mid 100, spreads of 200, 400, 600, ... bps, two levels; bids grow heavier."""
     n = len(states)

@@ -17,13 +17,6 @@ from cbtools.schema import TIME
 START = datetime(2025, 11, 24, tzinfo=UTC)
 
 
-@pytest.fixture(autouse=True)
-def _close_figures():
-    plt.close("all")  # those of other tests in this process
-    yield
-    plt.close("all")
-
-
 def legend(ax) -> list[str]:
     return [text.get_text() for text in ax.get_legend().get_texts()]
 

@@ -14,13 +14,6 @@ from matplotlib import colors
 import cbtools as cb
 
 
-@pytest.fixture(autouse=True)
-def _close_figures():
-    plt.close("all")  # those of other tests in this process
-    yield
-    plt.close("all")
-
-
 def columns_of(n: int, k: int = 4, *, seed: int = 1) -> pl.DataFrame:
     draws = np.random.default_rng(seed)
     common = draws.normal(size=n)

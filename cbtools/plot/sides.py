@@ -11,7 +11,7 @@ import polars as pl
 
 from cbtools.errors import ConfigError
 from cbtools.plot import canvas
-from cbtools.plot.quotes import quotes
+from cbtools.plot.touch import quotes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -18,13 +18,6 @@ START = datetime(2025, 11, 26, 14, tzinfo=UTC)
 UP, DOWN, SAME = "closed higher", "closed lower", "closed as it opened"
 
 
-@pytest.fixture(autouse=True)
-def _close_figures():
-    plt.close("all")  # those of other tests in this process
-    yield
-    plt.close("all")
-
-
 def times(*seconds: float | None) -> pl.Series:
     return pl.Series([None if s is None else START + timedelta(seconds=s) for s in seconds], dtype=TIME)
 

@@ -17,13 +17,6 @@ START = datetime(2025, 11, 26, 14, tzinfo=UTC)
 NAN = float("nan")
 
 
-@pytest.fixture(autouse=True)
-def _close_figures():
-    plt.close("all")  # those of other tests in this process
-    yield
-    plt.close("all")
-
-
 def level(side: str, prices: list, sizes: list, n: int) -> dict:
     return {f"{side}_price_{n}": prices, f"{side}_size_{n}": sizes}
 
