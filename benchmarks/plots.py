@@ -58,6 +58,13 @@ def trades(n: int, random: np.random.Generator) -> pl.DataFrame:
     ).with_columns(product_id=pl.lit(PRODUCT), is_snapshot=pl.lit(value=False))
 
 
+def of_feed(trades: pl.DataFrame) -> pl.DataFrame:
+    """Add what bars look at, too: numbers without a hole, one connection."""
+    return trades.with_row_index("trade_id").with_columns(
+        pl.col("trade_id").cast(pl.Int64), connection=pl.lit(1, pl.Int32)
+    )
+
+
 def saved(draw: Callable[[], object]) -> Callable[[], None]:
     """Draw and save: what is drawn is worked out only when it is saved."""
 
@@ -85,7 +92,7 @@ def main() -> None:
         "product_id", "server_time", best_bid=pl.col("bid_price_1"), best_ask=pl.col("ask_price_1")
     )
     line = cb.regress(rows, "mid", "ofi").collect()
-    bars = cb.trade_bars(met.with_row_index("trade_id"), "ticks", n=10).collect()
+    bars = cb.trade_bars(of_feed(met), "tick", 10).collect()
     columns = [f"{side}_size_{i}" for side in ("bid", "ask") for i in range(1, 9)]
     jobs = {
         "heatmap": lambda: cb.plot.heatmap(rows, PRODUCT, trades=met),
