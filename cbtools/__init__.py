@@ -12,6 +12,11 @@ from cbtools.raw.scan import read_raw as read_raw
 from cbtools.raw.scan import scan_raw as scan_raw
 from cbtools.dataset import scan_dataset as scan_dataset
 from cbtools.dataset import write_dataset as write_dataset
+from cbtools.dataset import Compaction as Compaction
+from cbtools.dataset import compact_dataset as compact_dataset
+from cbtools.dataset import repartition_dataset as repartition_dataset
+from cbtools.dataset import DatasetReport as DatasetReport
+from cbtools.dataset import dataset_report as dataset_report
 from cbtools import plot as plot
 from cbtools.book import Book as Book
 from cbtools.book import BookState as BookState

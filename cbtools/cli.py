@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 import cbtools as cb
+from cbtools.commands import compact, describe, repartition
 from cbtools.raw.files import find_segments
-from cbtools.schema import TABLES
 
 app = App(
     name="cbtools",
@@ -186,27 +186,6 @@ def inspect(raw: Raw, /, *, progress: bool = True) -> None:
 
 
 @app.command
-def describe(table: str | None = None, /) -> None:
-    """Describe the columns of a table, or all features, or list the tables.
-
-    Parameters
-    ----------
-    table
-        E.g. level2; or ``features``, for the catalogue of them.
-    """
-    if table is None:
-        print("\n".join([*TABLES, "features"]))
-        return
-    if table == "features":
-        for name, of, definition, unit, _, source in cb.catalogue().iter_rows():
-            told = "; ".join(text for text in (definition, unit, source) if text)
-            print(f"{name:<40} {of:<13} {told}")
-        return
-    for column, dtype, unit, meaning, null in cb.describe(table).iter_rows():
-        print(f"{column:<18} {dtype:<36} {unit:<15} {meaning}" + (f" (null: {null})" if null else ""))
-
-
-@app.command
 def simulate(
     folder: Path,
     /,
@@ -302,6 +281,10 @@ def _draw(sample: Path, out: Path) -> list[Path]:
         plt.savefig(picture, dpi=150)
         plt.close()
     return pictures
+
+
+for command in (describe, compact, repartition):
+    app.command(command)
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ def _package(name: str, *files: str) -> list[str]:
 # The table of contents, in the order of the data flow. A package's __init__ hands its names out, and so
 # stands below them; that of the kernels holds their policy.
 ORDER = [
-    *("errors", "schema", "lazy", "durable"),
+    *("errors", "schema", "lazy", "durable", "lock"),
     *_package(
         "_kernels",
         "__init__",
@@ -57,9 +57,14 @@ ORDER = [
         "split",
         "draft",
         "written",
+        "compacted",
         "finished",
         "scan",
         "write",
+        "listing",
+        "compact",
+        "repartition",
+        "report",
         "__init__",
     ),
     *_package(
@@ -93,13 +98,13 @@ ORDER = [
     *_package(
         "run",
         *("features", "config", "quarantine", "coverage", "draft", "report", "states", "segment"),
-        *("folders", "order", "manifest", "known", "lock", "options", "job_report"),
+        *("folders", "order", "manifest", "known", "options", "job_report"),
         *("pool", "flight", "exactly_once", "job", "watch", "status", "__init__"),
     ),
     *_package("_simulate", "draws", "book", "products", "market", "wire", "exchange", "recorder", "__init__"),
     *("simulate", "samples"),
     "__init__",  # below it, what uses the package as everybody does
-    "cli",
+    *("commands", "cli"),
 ]
 
 MOST_LINES = 400

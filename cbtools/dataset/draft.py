@@ -110,7 +110,7 @@ class Draft:
         if len(self._files) == 1 and all(order.rank(a.last) <= order.rank(b.first) for a, b in pairs):
             return
         self._out = self._create()
-        for group in _regroup(order.merge(self._runs, self._plan.sorted_by), self._plan.group_rows):
+        for group in regroup(order.merge(self._runs, self._plan.sorted_by), self._plan.group_rows):
             self._out.write(group)
         self.close()
         for path in self._files[:-1]:
@@ -139,7 +139,7 @@ def _copy(frame: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([frame.head(1), frame.slice(1)], rechunk=True)
 
 
-def _regroup(frames: Iterator[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame]:
+def regroup(frames: Iterator[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame]:
     """Cut frames anew, into frames of so many rows (the last may have fewer)."""
     held: list[pl.DataFrame] = []
     for frame in frames:

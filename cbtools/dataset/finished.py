@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from cbtools.dataset import hive
+from cbtools.dataset.compacted import segments_in, write_compacted
 from cbtools.dataset.written import Part, Written
-from cbtools.durable import sync_folders
+from cbtools.durable import sync_files, sync_folders
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,17 @@ class FinishedPart:
 class Finished:
     """What a writer has finished and not published; ``old`` are the segment's parts of earlier runs.
 
+    ``compacted`` are the compacted parts in which such rows are, and ``rest`` their other rows. They change
+    places last, and by one removal: until then neither the new parts nor the rest counts.
+
     It knows nothing but names, so that another process can publish what was written.
     """
 
     root: Path
     parts: tuple[FinishedPart, ...]
     old: tuple[Path, ...] = ()
+    compacted: tuple[Path, ...] = ()
+    rest: tuple[FinishedPart, ...] = ()
 
     def publish(self) -> Written:
         """Give the parts their names, in the place of those of earlier runs; the others of these go."""
@@ -39,6 +46,8 @@ class Finished:
 
     def _rename(self) -> Written:
         parts = []
+        for part in self.rest:
+            part.draft.replace(part.path)
         for part in self.parts:
             part.draft.replace(part.path)
             parts.append(Part(part.path, part.rows, part.path.stat().st_size, part.values))
@@ -46,11 +55,13 @@ class Finished:
         removed = tuple(path for path in self.old if path not in now)
         for path in removed:
             path.unlink(missing_ok=True)
+        for path in self.compacted:
+            path.unlink(missing_ok=True)
         return Written(tuple(parts), removed)
 
     def drop(self) -> None:
         """Remove the files, and the folders that were made for them."""
-        for part in self.parts:
+        for part in (*self.rest, *self.parts):
             part.draft.unlink(missing_ok=True)
         remove_empty(self._folders_of(part.path for part in self.parts))
 
@@ -73,11 +84,13 @@ def publish_together(tables: Mapping[str, Finished]) -> dict[str, Written]:
     folders: set[Path] = set()
     for table, finished in tables.items():
         folders.update(
-            finished._folders_of([*(part.path for part in finished.parts), *written[table].removed])
+            finished._folders_of(
+                [*(part.path for part in finished.parts), *written[table].removed, *finished.compacted]
+            )
         )
     sync_folders(folders)
     for table, finished in tables.items():
-        inner = finished._folders_of(written[table].removed)
+        inner = finished._folders_of([*written[table].removed, *finished.compacted])
         remove_empty(folder for folder in inner if folder != finished.root)
     return written
 
@@ -90,26 +103,50 @@ def datasets_in(root: Path) -> list[Path]:
 
 
 def remove_parts(root: Path, segment: str) -> None:
-    """Remove a segment's parts from a dataset."""
-    parts = [
-        Path(entry.path)
-        for _, files in hive.walk(root)
-        for entry in files
-        if hive.segment_of(entry.name) == segment
-    ]
-    Finished(root, (), tuple(parts)).publish()
+    """Remove a segment's rows from a dataset."""
+    own, shared = parts_of(root, segment)
+    Finished(root, (), own, shared, rest_of(shared, segment)).publish()
+
+
+def parts_of(root: Path, segment: str) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """Find the parts in which a segment has rows: its own, and compacted ones."""
+    own: list[Path] = []
+    shared: list[Path] = []
+    for _, files in hive.walk(root):
+        for entry in files:
+            if hive.segment_of(entry.name) == segment:
+                own.append(Path(entry.path))
+            elif is_in(segment, entry):
+                shared.append(Path(entry.path))
+    return tuple(own), tuple(shared)
+
+
+def is_in(segment: str, entry: os.DirEntry[str]) -> bool:
+    """Tell whether a file is a compacted part that has a segment's rows."""
+    return hive.compacted_first(entry.name) is not None and segment in segments_in(entry.path)
+
+
+def rest_of(compacted: Iterable[Path], segment: str) -> tuple[FinishedPart, ...]:
+    """Write what compacted parts hold of other segments, under temporary names."""
+    written = []
+    for part in compacted:
+        if set(segments_in(part)) != {segment}:
+            draft, path, rows = write_compacted(part.parent, [part], without=segment)
+            written.append(FinishedPart(draft, path, rows, {}))
+    sync_files(part.draft for part in written)
+    return tuple(written)
 
 
 def remove_drafts(root: Path, segments: Collection[str]) -> set[str]:
     """Remove what writers of these segments left that were given up; tell which segments have files."""
-    left = set()
+    left: set[str] = set()
     for _, files in hive.walk(root):
         for entry in files:
             drafted = hive.temporary_segment_of(entry.name)
             if drafted in segments:
                 Path(entry.path).unlink(missing_ok=True)
             else:
-                left.add(drafted or hive.segment_of(entry.name) or "")
+                left.update((drafted,) if drafted else segments_in(entry.path))
     return left
 
 

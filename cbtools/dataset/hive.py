@@ -9,6 +9,7 @@ import datetime as dt
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -32,6 +33,7 @@ DTYPES: Final[Mapping[str, pl.DataType]] = {
 _UNFIT = frozenset('/\\=%*?[]{}:"<>|#')
 _LONGEST_NAME = 255  # bytes; what Linux, macOS and Windows agree on
 TOKEN_BYTES: Final = 4
+_COMPACTED = re.compile(r"part_(?P<first>.+)~[0-9a-f]{8}\.parquet", re.DOTALL)
 _TEMPORARY = re.compile(rf"\.part_(?P<segment>.+)\.[0-9a-f]{{{2 * TOKEN_BYTES}}}\.[0-9]+\.tmp", re.DOTALL)
 
 
@@ -78,6 +80,11 @@ def part_name(segment: str) -> str:
             f"segment {segment!r} cannot be part of a file name: it must not be empty, nor hold a path "
             "separator or a control character"
         )
+    if compacted_first(f"part_{segment}.parquet") is not None:
+        raise ConfigError(
+            f"segment {segment!r} ends like the name of a compacted part: give it another name, without ~ "
+            "and eight digits at its end"
+        )
     if len(os.fsencode(temporary_name(segment, "0" * 2 * TOKEN_BYTES, 99_999))) > _LONGEST_NAME:
         raise ConfigError(f"segment {segment!r} is too long for a file name: give a shorter one")
     return f"part_{segment}.parquet"
@@ -88,6 +95,18 @@ def segment_of(name: str) -> str | None:
     if name.startswith("part_") and name.endswith(".parquet") and len(name) > len("part_.parquet"):
         return name[len("part_") : -len(".parquet")]
     return None
+
+
+def compacted_name(segments: Sequence[str]) -> str:
+    """Give the file name of a part into which those of several segments are put: equal for equal segments."""
+    digest = sha256("\n".join(segments).encode()).hexdigest()
+    return f"part_{segments[0]}~{digest[:8]}.parquet"
+
+
+def compacted_first(name: str) -> str | None:
+    """Give the first segment of a compacted part by its file name; None if it is not the name of one."""
+    match = _COMPACTED.fullmatch(name)
+    return match["first"] if match else None
 
 
 def temporary_name(segment: str, token: str, number: int) -> str:

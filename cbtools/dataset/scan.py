@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Final, Literal
 
 import polars as pl
 
-from cbtools.dataset import hive
+from cbtools.dataset import compacted, hive
 from cbtools.dataset.parquet import partition_dtypes
 from cbtools.dataset.split import DERIVED_DTYPES
 from cbtools.errors import DatasetError, unknown_name
@@ -21,6 +22,7 @@ FOOTERS: Final = 256
 """How many footers a scan reads to learn the columns, at about 0.1 ms each."""
 
 _PATH = "__path"
+_TRIES = 20
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ def scan_dataset(
     *,
     columns: Sequence[str] | None = None,
     segment: bool = False,
+    segments: Sequence[str] | None = None,
     footers: Literal["some", "all"] = "some",
 ) -> pl.LazyFrame:
     """Scan a partitioned dataset lazily; a query opens only the files of the partitions it asks for.
@@ -58,6 +61,8 @@ def scan_dataset(
         The columns wanted, in that order; all by default.
     segment : bool, default False
         Whether to add the column ``segment`` (String): the segment whose part the row is of.
+    segments : sequence of str, optional
+        The segments whose rows are wanted; all by default. Other segments' parts are not opened.
     footers : {"some", "all"}, default "some"
         Whether to read the footers of all files (a second for 10,000).
 
@@ -69,7 +74,8 @@ def scan_dataset(
     Raises
     ------
     DatasetError
-        If there is no dataset, if its folders disagree in their partition columns, or its files in a dtype.
+        If there is no dataset, or none of the segments in it; if its folders disagree in their partition
+        columns, or its files in a dtype.
     ConfigError
         If there is no such column.
 
@@ -96,32 +102,34 @@ def scan_dataset(
     """
     folder = hive.dataset_root(root, table)
     files = _find(folder, Path(root), table)
+    if segments is not None:
+        files = _of_segments(files, segments, folder)
     by = _partition_columns(folder, files)
     known = dict(schema(table)) if table is not None and table in TABLES else {}
     declared = known if table in RAW else {}  # a book has its own depth
     read = files if footers == "all" else _sample(files)
     inside = _columns(declared, by, read)
+    if any(hive.compacted_first(file.entry.name) is not None for file in files):
+        inside[compacted.SEGMENT] = pl.String()
     if columns is not None and len(read) < len(files) and not set(columns) <= {*by, *inside}:
         inside = _columns(declared, by, files)
     types = _partition_types(declared, by, read)
     first = [name for name in known if name in by or name in declared]
-    names = list(dict.fromkeys([*first, *inside, *by]))
+    names = [name for name in dict.fromkeys([*first, *inside, *by]) if name != compacted.SEGMENT]
     for name in columns or ():
         if name not in names:
             raise unknown_name("column", name, names)
-    if segment and SEGMENT.name in names:
-        raise DatasetError(f"{folder} has a column {SEGMENT.name} of its own: scan it without segment=True")
-    frame = _scan(folder, _in_order(files, types), types, inside, segment=segment, strict=columns is None)
+    if (segment or segments is not None) and SEGMENT.name in names:
+        raise DatasetError(f"{folder} has a column {SEGMENT.name} of its own: scan it without segments")
+    told = segment or segments is not None
+    frame = _scan(folder, _in_order(files, types), types, inside, segment=told, strict=columns is None)
+    if segments is not None:
+        frame = frame.filter(pl.col(SEGMENT.name).is_in(list(segments)))
     return frame.select([*(names if columns is None else columns), *([SEGMENT.name] if segment else [])])
 
 
 def _find(folder: Path, root: Path, table: str | None) -> list[_File]:
-    files = [
-        _File(relative, entry)
-        for relative, entries in hive.walk(folder)
-        for entry in entries
-        if hive.segment_of(entry.name) is not None
-    ]
+    files = _list(folder)
     if files:
         return files
     if folder.is_dir():
@@ -134,6 +142,26 @@ def _find(folder: Path, root: Path, table: str | None) -> list[_File]:
     if any(next(_parts(near / name), None) for name in there):
         hint = f"Give {'another' if table else 'a'} table: scan_dataset(root, table)"
     raise DatasetError(f"{what}. {near} holds: {', '.join(there) or 'nothing'}. {hint}")
+
+
+def _of_segments(files: list[_File], segments: Sequence[str], folder: Path) -> list[_File]:
+    wanted = set(segments)
+    kept = [file for file in files if not wanted.isdisjoint(compacted.segments_in(file.entry.path))]
+    if not kept:
+        raise DatasetError(f"{folder} has no rows of these segments: {', '.join(sorted(wanted)) or 'none'}")
+    return kept
+
+
+def _list(folder: Path) -> list[_File]:
+    """List the parts that count; once more, if one is replaced at this moment."""
+    for _ in range(_TRIES):
+        with contextlib.suppress(FileNotFoundError):
+            return [
+                _File(relative, entry)
+                for relative, entries in hive.walk(folder)
+                for entry in compacted.Folder.of(entries).counting
+            ]
+    raise DatasetError(f"{folder} changes faster than it can be listed: wait until it is compacted")
 
 
 def _parts(folder: Path) -> Iterator[str]:
@@ -217,7 +245,7 @@ def _in_order(files: list[_File], types: Mapping[str, pl.DataType]) -> list[str]
             int(text) if dtype.is_integer() and text != hive.NULL else -math.inf
             for text, dtype in zip(texts, types.values(), strict=True)
         ]
-        return (*zip(numbers, texts, strict=True), file.entry.name)
+        return (*zip(numbers, texts, strict=True), compacted.place_of(file.entry.name))
 
     try:
         return [file.entry.path for file in sorted(files, key=place)]
@@ -249,4 +277,6 @@ def _scan(
     )
     if not segment:
         return frame
-    return frame.with_columns(pl.col(_PATH).str.extract(r"(?s)part_([^/\\]+)\.parquet$").alias(SEGMENT.name))
+    named = pl.col(_PATH).str.extract(r"(?s)part_([^/\\]+)\.parquet$")
+    told = [pl.col(compacted.SEGMENT)] if compacted.SEGMENT in inside else []
+    return frame.with_columns(pl.coalesce(*told, named).alias(SEGMENT.name))

@@ -15,8 +15,9 @@ import polars as pl
 
 from cbtools import schema as tables
 from cbtools.dataset import hive, split
+from cbtools.dataset.compacted import SEGMENT
 from cbtools.dataset.draft import Draft, Plan
-from cbtools.dataset.finished import Finished, FinishedPart, remove_empty
+from cbtools.dataset.finished import Finished, FinishedPart, is_in, remove_empty, rest_of
 from cbtools.dataset.parquet import footer
 from cbtools.dataset.written import Written
 from cbtools.durable import sync_files
@@ -106,15 +107,17 @@ class DatasetWriter:
         self._made: list[Path] = []
         self._varies = columns is not None  # by the options of what is written
         self._others: Path | None = None
-        self._old = self._look_around(fresh=fresh)
+        self._old: list[Path] = []
+        self._compacted: list[Path] = []
+        self._rest: tuple[FinishedPart, ...] = ()
+        self._look_around(fresh=fresh)
 
-    def _look_around(self, *, fresh: bool) -> list[Path]:
+    def _look_around(self, *, fresh: bool) -> None:
         """Find the segment's parts of earlier runs, if there may be any; remove what a crashed one left."""
-        old: list[Path] = []
         for relative, files in hive.walk(self._root):
             for entry in files:
                 if entry.name == self._name:
-                    old.append(Path(entry.path))
+                    self._old.append(Path(entry.path))
                 elif hive.temporary_segment_of(entry.name) == self._segment:
                     Path(entry.path).unlink(missing_ok=True)
                 elif hive.segment_of(entry.name) is not None and hive.names_of(relative) != tuple(self._by):
@@ -125,9 +128,10 @@ class DatasetWriter:
                     )
                 elif hive.segment_of(entry.name) is not None:
                     self._others = Path(entry.path)
+                    if not fresh and is_in(self._segment, entry):
+                        self._compacted.append(Path(entry.path))
             if fresh and self._others is not None:
                 break
-        return old
 
     def begin(self, schema: Mapping[str, pl.DataType]) -> None:
         """Check the columns of the frames to come; `write` does it with the first frame.
@@ -160,6 +164,7 @@ class DatasetWriter:
     def _check_same_columns(self, part: Path, kept: pl.Schema) -> None:
         """Refuse columns that another segment's part has not: a null there would be taken for a value's."""
         there = pl.scan_parquet(part, glob=False, hive_partitioning=False).collect_schema()
+        there.pop(SEGMENT, None)
         differing = [name for name in {**there, **kept} if (name in there) != (name in kept)]
         if differing:
             more = f" and {len(differing) - 6} more" if len(differing) > 6 else ""
@@ -248,6 +253,7 @@ class DatasetWriter:
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # encoding releases the GIL
             deque(pool.map(Draft.finish, self._drafts.values()), maxlen=0)
         sync_files(draft.file for draft in self._drafts.values())
+        self._rest = rest_of(self._compacted, self._segment)
         self._state = "finished"
 
     def hand_over(self) -> Finished:
@@ -271,7 +277,7 @@ class DatasetWriter:
     def _finished(self) -> Finished:
         drafts = sorted(self._drafts.values(), key=lambda draft: draft.folder)
         parts = [FinishedPart(d.file, d.folder / self._name, d.rows, d.values) for d in drafts]
-        return Finished(self._root, tuple(parts), tuple(self._old))
+        return Finished(self._root, tuple(parts), tuple(self._old), tuple(self._compacted), self._rest)
 
     def publish(self) -> Written:
         """Make the rows the dataset's: they replace all that this segment had there, and nothing else.
@@ -298,6 +304,8 @@ class DatasetWriter:
         self._state = "aborted"
         for draft in self._drafts.values():
             draft.drop()
+        for part in self._rest:
+            part.draft.unlink(missing_ok=True)
         remove_empty(reversed(self._made))
         self._drafts, self._open, self._made = {}, {}, []
 

@@ -25,7 +25,7 @@ from cbtools.run.flight import AHEAD, Flight, Plan, error_of, has_come
 from cbtools.run.folders import Content, checksum, ending_of, segments_in
 from cbtools.run.job_report import Outcome, RunLog
 from cbtools.run.known import Known, name_before
-from cbtools.run.lock import hold
+from cbtools.lock import hold
 from cbtools.run.manifest import FOLDER as RUNS
 from cbtools.run.manifest import manifest_of, parameters_of
 from cbtools.run.options import Options

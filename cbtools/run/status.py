@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cbtools.raw.report import as_html, as_text, number
 from cbtools.run.folders import Folders, segments_in
-from cbtools.run.lock import holder
+from cbtools.lock import holder
 from cbtools.run.manifest import read_manifests
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -17,6 +18,8 @@ from cbtools.errors import DatasetError, JobError
 
 _LOCK: Final = ".cbtools.lock"
 _HOLDER: Final = ".cbtools.holder.json"
+_TRIES: Final = 20
+_MOMENT: Final = 0.05  # seconds
 
 
 @contextmanager
@@ -48,12 +51,21 @@ def _acquired(folder: Path) -> FileLock:
         me = {"host": socket.gethostname(), "process": os.getpid(), "since": now}
         (folder / _HOLDER).write_bytes(orjson.dumps(me))
     except Timeout:
-        whose = holder(folder) or "it does not say whose"
+        whose = _told(folder) or "it does not say whose"
         raise JobError(f"another job works on {folder}: {whose}. Wait for it, or stop it") from None
     except OSError as error:
         lock.release()
         raise DatasetError(f"cannot lock {folder}: {error.strerror or error}") from error
     return lock
+
+
+def _told(folder: Path) -> str | None:
+    """Tell who works on a folder; one who has just begun gets a moment to say so."""
+    for _ in range(_TRIES):
+        if (whose := holder(folder)) is not None:
+            return whose
+        time.sleep(_MOMENT)
+    return None
 
 
 def holder(folder: Path) -> str | None:

@@ -1,0 +1,91 @@
+"""Commands for datasets: what the command line calls, beside segments and jobs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import polars as pl
+from cyclopts import Parameter
+
+import cbtools as cb
+from cbtools.schema import TABLES
+
+Columns = Annotated[list[str], Parameter(consume_multiple=True, negative_iterable=())]
+
+
+def describe(what: str | None = None, /) -> None:
+    """Describe the columns of a table, all features, or a dataset; or list the tables.
+
+    Parameters
+    ----------
+    what
+        A table, e.g. level2; ``features``, for the catalogue of them; or the folder of a dataset, or of
+        several, for what is in it.
+    """
+    if what is None:
+        print("\n".join([*TABLES, "features"]))
+    elif what == "features":
+        for name, of, definition, unit, _, source in cb.catalogue().iter_rows():
+            told = "; ".join(text for text in (definition, unit, source) if text)
+            print(f"{name:<40} {of:<13} {told}")
+    elif what not in TABLES and Path(what).is_dir():
+        _describe_dataset(Path(what))
+    else:
+        for column, dtype, unit, meaning, null in cb.describe(what).iter_rows():
+            print(f"{column:<18} {dtype:<36} {unit:<15} {meaning}" + (f" (null: {null})" if null else ""))
+
+
+def _describe_dataset(root: Path) -> None:
+    report = cb.dataset_report(root)
+    print(report)
+    if not report.holes.is_empty():
+        print("\nmissing:")
+        for table, partition, missing in report.holes.iter_rows():
+            print(f"  {'/'.join(filter(None, (table, partition)))} {missing}")
+
+
+def compact(
+    root: Path,
+    /,
+    *,
+    table: str | None = None,
+    target_mb: float = 256.0,
+    grace_seconds: float = 10.0,
+    dry_run: bool = False,
+) -> None:
+    """Merge the small parts of each partition into few large ones; the rows stay the same.
+
+    Parameters
+    ----------
+    root
+        The folder of a dataset, or of several, such as a job's output.
+    table
+        Only this table's dataset.
+    target_mb
+        About how large a part may become, megabytes.
+    grace_seconds
+        How long the small parts are kept for queries that have begun.
+    dry_run
+        Only say what would be done.
+    """
+    done = cb.compact_dataset(root, table, target_mb=target_mb, grace_seconds=grace_seconds, dry_run=dry_run)
+    with pl.Config(tbl_hide_dataframe_shape=True, tbl_rows=-1, fmt_str_lengths=80, tbl_width_chars=150):
+        print(done)
+
+
+def repartition(src: Path, dst: Path, /, *, by: Columns, table: str | None = None) -> None:
+    """Write a dataset's rows to another folder, divided by other columns.
+
+    Parameters
+    ----------
+    src
+        The folder of the dataset, or of the datasets where a table is given.
+    dst
+        Where the rows go, alike.
+    by
+        The partition columns, outermost first; none for one part a segment: --by with nothing behind it.
+    table
+        The table.
+    """
+    print(cb.repartition_dataset(src, dst, by, table=table))

@@ -1,0 +1,202 @@
+"""Compacted parts: one file that holds several segments' rows, and stands for their own parts.
+
+A compacted part's footer lists its segments. Where it is, these segments' own parts in its folder count no
+more, nor does a compacted part whose segments are all in another. So one rename puts a file in the place of
+many, and one removal the many in the place of the one: a reader sees either, whenever it looks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+
+from cbtools.dataset import hive, order
+from cbtools.dataset.draft import regroup
+from cbtools.dataset.parquet import Format, PartFile, row_group_rows
+from cbtools.errors import DatasetError
+
+SEGMENT: Final = "__segment"
+"""The column of a compacted part that tells whose rows they are."""
+_SEGMENTS: Final = "cbtools.segments"
+_BYTES: Final = "cbtools.bytes_before"
+
+
+def segments_in(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Give the segments whose rows are in a part: those of a compacted one, or the one that names it.
+
+    Raises
+    ------
+    DatasetError
+        If the footer of a compacted part cannot be read.
+    FileNotFoundError
+        If it has just been replaced.
+    """
+    name = Path(path).name
+    if hive.compacted_first(name) is None:
+        segment = hive.segment_of(name)
+        return () if segment is None else (segment,)
+    try:
+        return tuple(json.loads(pl.read_parquet_metadata(Path(path))[_SEGMENTS]))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, KeyError, pl.exceptions.PolarsError) as error:
+        raise DatasetError(
+            f"{path} is named like a compacted part, but does not tell its segments ({error}): take it away, "
+            "and run its segments again"
+        ) from error
+
+
+def bytes_before(path: Path) -> int:
+    """Give the size of what a part was made of; that of the file, if it was not compacted."""
+    size = path.stat().st_size
+    if hive.compacted_first(path.name) is None:
+        return size
+    return max(size, int(pl.read_parquet_metadata(path).get(_BYTES, 0)))
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The parts in one folder: those that count, and those for which another one stands."""
+
+    counting: tuple[os.DirEntry[str], ...]
+    replaced: tuple[os.DirEntry[str], ...] = ()
+
+    @classmethod
+    def of(cls, files: Iterable[os.DirEntry[str]]) -> Folder:
+        """Sort the files of a folder; those that are no parts are left out."""
+        parts = [entry for entry in files if hive.segment_of(entry.name) is not None]
+        if all(hive.compacted_first(entry.name) is None for entry in parts):
+            return cls(tuple(parts))
+        held = {entry.name: frozenset(segments_in(entry.path)) for entry in parts}
+        large_first = sorted(
+            (name for name in held if hive.compacted_first(name) is not None),
+            key=lambda name: (-len(held[name]), name),
+        )
+        standing: list[str] = []
+        for name in large_first:
+            if not any(held[name] <= held[other] for other in standing):
+                standing.append(name)
+        covered = frozenset[str]().union(*(held[name] for name in standing))
+        counts = {
+            name
+            for name in held
+            if name in standing or (hive.compacted_first(name) is None and not held[name] <= covered)
+        }
+        return cls(
+            tuple(entry for entry in parts if entry.name in counts),
+            tuple(entry for entry in parts if entry.name not in counts),
+        )
+
+
+def place_of(name: str) -> str:
+    """Give a part's place among those of its folder: a compacted one stands where its first segment's did."""
+    first = hive.compacted_first(name)
+    return name if first is None else f"part_{first}.parquet"
+
+
+@dataclass(frozen=True)
+class _Rows(order.Run):
+    """Rows of a source part, with their segment, and with all columns of the part that they go to."""
+
+    segment: str
+    schema: pl.Schema
+    without: str | None
+
+    def read(self) -> pl.DataFrame:
+        """Read them, without those of a segment that is to be left out."""
+        frame = super().read()
+        if SEGMENT not in frame.columns:
+            frame = frame.with_columns(pl.lit(self.segment).alias(SEGMENT))
+        lacking = [
+            pl.lit(None, dtype).alias(name)
+            for name, dtype in self.schema.items()
+            if name not in frame.columns
+        ]
+        frame = frame.with_columns(lacking).select(self.schema.names())
+        return frame if self.without is None else frame.filter(pl.col(SEGMENT) != self.without)
+
+
+def write_compacted(
+    folder: Path, sources: Sequence[Path], *, without: str | None = None
+) -> tuple[Path, Path, int]:
+    """Write the rows of some parts of a folder into one, under a temporary name; sorted, as parts are.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Where they are.
+    sources : sequence of pathlib.Path
+        The parts, in their order.
+    without : str, optional
+        A segment whose rows are left out.
+
+    Returns
+    -------
+    tuple of (pathlib.Path, pathlib.Path, int)
+        The file, the name that it is to have, and its rows.
+
+    Raises
+    ------
+    DatasetError
+        If a column has several dtypes, or the rows are not as many as the sources say.
+    """
+    segments = [name for path in sources for name in segments_in(path) if name != without]
+    schema = _schema_of(sources)
+    path = folder / hive.compacted_name(segments)
+    number = int(secrets.token_hex(2), 16)
+    token = secrets.token_hex(hive.TOKEN_BYTES)
+    draft = folder / hive.temporary_name(str(hive.segment_of(path.name)), token, number)
+    told = {k: v for k, v in pl.read_parquet_metadata(sources[-1]).items() if k.startswith("cbtools.")}
+    told |= {"cbtools.segment": segments[0], _SEGMENTS: json.dumps(segments)}
+    told[_BYTES] = str(sum(bytes_before(source) for source in sources))
+    by = order.sort_columns(schema)
+    out = PartFile(draft, Format(schema, metadata=told, sorted_by=by))
+    try:
+        for group in regroup(_merged(sources, schema, by, without), row_group_rows(schema)):
+            out.write(group)
+    except BaseException:
+        out.abandon()
+        draft.unlink(missing_ok=True)
+        raise
+    out.close()
+    return draft, path, out.rows
+
+
+def _schema_of(sources: Sequence[Path]) -> pl.Schema:
+    """Give the columns of all sources, and last the segment."""
+    found: dict[str, pl.DataType] = {}
+    for source in sources:
+        there = pl.scan_parquet(source, glob=False, hive_partitioning=False).collect_schema()
+        for name, dtype in there.items():
+            if found.setdefault(name, dtype) != dtype:
+                raise DatasetError(
+                    f"{name} is {dtype} in {source}, but {found[name]} in other parts beside it: write the "
+                    "part again with the one dtype"
+                )
+    found.pop(SEGMENT, None)
+    return pl.Schema({**found, SEGMENT: pl.String()})
+
+
+def _merged(
+    sources: Sequence[Path], schema: pl.Schema, by: list[str], without: str | None
+) -> Iterator[pl.DataFrame]:
+    import pyarrow.parquet as pq
+
+    runs = []
+    for source in sources:
+        segment, metadata, offset = segments_in(source)[0], pq.read_metadata(source), 0
+        scan = pl.scan_parquet(source, glob=False, hive_partitioning=False)
+        for i in range(metadata.num_row_groups):
+            rows = metadata.row_group(i).num_rows
+            keys = scan.select(by).slice(offset, rows)
+            first, last = order.ends(pl.concat([keys.head(1), keys.tail(1)]).collect(), by)
+            runs.append(_Rows(source, offset, rows, first, last, segment, schema, without))
+            offset += rows
+    return order.merge(runs, by) if by else (run.read() for run in runs)

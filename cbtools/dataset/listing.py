@@ -1,0 +1,38 @@
+"""Which datasets and partitions there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from cbtools.dataset import hive
+from cbtools.dataset.compacted import Folder
+from cbtools.errors import DatasetError
+
+
+def datasets_under(root: Path, table: str | None) -> list[Path]:
+    """Give the datasets that are meant: the table's, the root itself, or all that are in it.
+
+    Raises
+    ------
+    DatasetError
+        If there is none.
+    """
+    if table is not None:
+        folders = [hive.dataset_root(root, table)]
+    elif any(True for _ in partitions_in(root)):
+        folders = [root]
+    else:
+        folders = [p for p in sorted(root.glob("*")) if p.name[0] not in "._" and p.is_dir()]
+    folders = [folder for folder in folders if any(True for _ in partitions_in(folder))]
+    if not folders:
+        raise DatasetError(f"no dataset in {hive.dataset_root(root, table)}: no part_*.parquet there")
+    return folders
+
+
+def partitions_in(root: Path) -> Iterator[tuple[tuple[str, ...], Folder]]:
+    """List the partitions that have parts."""
+    for relative, files in hive.walk(root):
+        folder = Folder.of(files)
+        if folder.counting:
+            yield relative, folder
