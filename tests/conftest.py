@@ -51,3 +51,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneByOne:
 def full() -> bool:
     """Tell a `slow` test whether to do the full number."""
     return bool(os.environ.get("CBTOOLS_FULL"))
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Call the command line as the shell does, in this process."""
+    from command_line import called  # not for tests that need none of it
+
+    return lambda *tokens: called([*map(str, tokens)], monkeypatch, capsys)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import gzip
 import shlex
-import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
 
 import polars as pl
 import pytest
+from command_line import Done
 
 import cbtools as cb
-from cbtools import cli
 from cbtools.schema import TABLES
 
 pytestmark = pytest.mark.filterwarnings(  # we do mean to read sys.argv, as the shell's call does
@@ -21,31 +19,7 @@ pytestmark = pytest.mark.filterwarnings(  # we do mean to read sys.argv, as the 
 )
 
 PNG = b"\x89PNG\r\n\x1a\n"
-COMMANDS = ("run", "watch", "status", "inspect", "describe", "simulate", "demo")
-
-
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Call the command line as the shell does, in this process."""
-
-    def call(*tokens: object) -> Done:
-        monkeypatch.setenv("COLUMNS", "100")
-        monkeypatch.delenv("FORCE_COLOR", raising=False)
-        monkeypatch.setattr(sys, "argv", ["cbtools", *map(str, tokens)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as left:
-            code = left.code if isinstance(left.code, int) else 0 if left.code is None else 1
-        return Done(code, *capsys.readouterr())
-
-    return call
+COMMANDS = ("run", "watch", "status", "inspect", "describe", "compact", "repartition", "simulate", "demo")
 
 
 @pytest.fixture(scope="module")

@@ -6,20 +6,18 @@ import hashlib
 import os
 import re
 import socket
-import sys
 import threading
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import jobs
 import pytest
 import timeline
 import wire
+from command_line import Done
 from jobs import outcomes, put, run, tree
 
 import cbtools as cb
-from cbtools import cli
 
 pytestmark = pytest.mark.filterwarnings(  # we do mean to read sys.argv, as the shell's call does
     "ignore:Cyclopts application invoked without tokens:UserWarning"
@@ -124,29 +122,6 @@ def test_progress_goes_to_stderr(ready, out, capsys):
 
 
 # --- the command
-
-
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def call(monkeypatch, capsys) -> Callable[..., Done]:
-    """Call the command line as the shell does, in this process."""
-
-    def call(*tokens: object) -> Done:
-        monkeypatch.setenv("COLUMNS", "100")
-        monkeypatch.setattr(sys, "argv", ["cbtools", *map(str, tokens)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as left:
-            code = left.code if isinstance(left.code, int) else 0 if left.code is None else 1
-        return Done(code, *capsys.readouterr())
-
-    return call
 
 
 def fails(done: Done, code: int, said: str) -> None:
