@@ -12,6 +12,7 @@ from cyclopts import App, Parameter
 
 import cbtools as cb
 from cbtools.commands import compact, describe, repartition
+from cbtools.etl.days import Days
 from cbtools.raw.files import find_segments
 
 app = App(
@@ -51,6 +52,9 @@ class Jobs:
 _JOBS = Jobs()
 
 
+_ALL_DAYS = Days()
+
+
 @app.command
 def run(
     raw: Raw,
@@ -63,6 +67,7 @@ def run(
     until: str | None = None,
     dry_run: bool = False,
     jobs: Annotated[Jobs, Parameter(name="*")] = _JOBS,
+    of: Annotated[Days, Parameter(name="*")] = _ALL_DAYS,
 ) -> int:
     """Turn raw segments into partitioned Parquet, with the order book rebuilt.
 
@@ -87,6 +92,7 @@ def run(
         Of a folder, tell what would be done, and do nothing.
     """
     shown = progress and sys.stderr.isatty()
+    since, until = of.instants(since, until)
     if len(raw) == 1 and raw[0].is_dir():
         report = cb.run_job(
             raw[0],
@@ -105,7 +111,8 @@ def run(
         return _SOME_FAILED if report.failed else 0
     if since or until or dry_run or jobs != _JOBS:
         raise cb.ConfigError(
-            "since, until, dry-run and the options of jobs are for one folder of segments, not for files"
+            "since, until, dry-run, mode and the options of jobs are for one folder of segments, not for "
+            "files"
         )
     for path in find_segments(raw):
         print(cb.run_segment(path, out, strict=strict, progress=shown), end="\n\n")

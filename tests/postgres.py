@@ -67,7 +67,12 @@ def _binaries(folder: Path, *, others: bool) -> Path:
     assert spec.origin is not None
     installed = sorted(Path(spec.origin).parent.glob("pginstall*"))[-1]
     if others and not all(path.stat().st_mode & 0o001 for path in installed.parents):
-        installed = Path(shutil.copytree(installed, folder / "install", symlinks=True))
+        package, there = installed.parent, folder / "install"  # where others may enter
+        shutil.copytree(installed, there / package.name / installed.name, symlinks=True)
+        libraries = package.with_name(f"{package.name}.libs")  # found by their place beside the package
+        if libraries.is_dir():
+            shutil.copytree(libraries, there / libraries.name, symlinks=True)
+        installed = there / package.name / installed.name
     return installed / "bin"
 
 

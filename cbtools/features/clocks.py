@@ -28,7 +28,8 @@ def sample_time(
     A boundary is a whole multiple of ``every`` since the epoch. Each one from the product's first row to its
     last has a row, quiet ones too; a gap of a day is 86,400 rows at ``"1s"``. Streaming: a boundary is given
     out when the product's next later row comes, and so holds nothing that was not known then. Gaps and
-    snapshots do not matter: an unproven row is given out as what was known.
+    snapshots do not matter: an unproven row is given out as what was known. What a row tells of a window, as
+    ``ofi_1s``, is of the window that ends at the row's own time, ``staleness_ns`` before the boundary.
 
     Parameters
     ----------
