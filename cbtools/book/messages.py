@@ -69,8 +69,10 @@ def read_batch(level2: pl.DataFrame, runs: I64) -> Batch:
     starts = np.flatnonzero(new_frame if changes is None else new_frame | changes)
     ends = np.append(starts[1:], level2.height)
     if changes is None:
-        names, order = [level2["product_id"][0]], np.arange(len(starts))
-        ordered, begins = np.zeros(len(starts), np.int64), np.ones(len(starts), np.bool_)
+        names = [level2["product_id"][0]]
+        order: npt.NDArray[np.intp] = np.arange(len(starts))
+        ordered: I64 = np.zeros(len(starts), np.int64)
+        begins: npt.NDArray[np.bool_] = np.ones(len(starts), np.bool_)
     else:
         frame = np.cumsum(new_frame)[starts]
         names, codes = _codes(level2["product_id"].gather(starts))

@@ -95,8 +95,8 @@ class Rebuilder:
             return self.empty
         batch = read_batch(level2, self._runs(level2))
         n = len(batch.first_rows)
-        told = np.empty((5, n), np.int64)
-        columns = np.empty((len(self._shown.places) + 3 * len(self._shown.bands), n))
+        told: I64 = np.empty((5, n), np.int64)
+        columns: F64 = np.empty((len(self._shown.places) + 3 * len(self._shown.bands), n))
         slots = np.empty(level2.height, np.uint32)
         fewest = np.full(2, self._shown.depth)
         for messages in batch.products:

@@ -207,6 +207,11 @@ def _residual(xx: F64, xy: F64, yy: F64) -> F64:
     return np.where(rest > _NO_RESIDUAL * yy, rest, np.nan)
 
 
+def _standard_error(n: F64, xx: F64, xy: F64, yy: F64) -> F64:
+    error: F64 = np.sqrt(_residual(xx, xy, yy) / (n - 2) / xx)
+    return error
+
+
 _KYLE = "Kyle 1985; Hasbrouck 2009"
 _OLS = "of the OLS, with intercept, of mid_change on signed_volume over the intervals in (t - w, t]"
 _FEW = "there are fewer than 3 intervals, or signed_volume does not vary"
@@ -225,14 +230,14 @@ def kyle_lambda(sums: Sums) -> F64:
 def kyle_lambda_se(sums: Sums) -> F64:
     """Add the standard error of Kyle's lambda."""
     n, xx, xy, yy = _regressed(sums)
-    return np.sqrt(_residual(xx, xy, yy) / (n - 2) / xx)
+    return _standard_error(n, xx, xy, yy)
 
 
 @_window("kyle_lambda_t_{w}", f"t-value, slope over standard error, {_OLS}", _KYLE, _IMPACT, null=_FEW)
 def kyle_lambda_t(sums: Sums) -> F64:
     """Add the t-value of Kyle's lambda."""
     n, xx, xy, yy = _regressed(sums)
-    return xy / xx / np.sqrt(_residual(xx, xy, yy) / (n - 2) / xx)
+    return xy / xx / _standard_error(n, xx, xy, yy)
 
 
 @_window("kyle_lambda_r2_{w}", f"R² {_OLS}", _KYLE, _IMPACT, null=f"{_FEW}, or mid_change does not vary")

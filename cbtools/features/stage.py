@@ -204,7 +204,7 @@ class Adder:
         """Compute the features of one row, block by block; null where the rows are not ok."""
         if not self._of_rows:
             return {}
-        made = {one.name: np.empty(frame.height) for one in self._of_rows}
+        made: dict[str, F64] = {one.name: np.empty(frame.height) for one in self._of_rows}
         for k in range(0, frame.height, _BLOCK):
             block = frame.slice(k, _BLOCK)
             view, ok = View(block, self._names, depth=self._depth), self._ok(block)

@@ -127,8 +127,10 @@ class _Buckets:
 
         self._kernels, self._n, self._by_price = toxicity, n, by_price
         self._products = Products()
-        self._counts = np.zeros((0, 3), np.int64)
-        self._close, self._shares, self._changes = np.zeros(0), np.zeros((0, n)), np.zeros((0, n))
+        self._counts: npt.NDArray[np.int64] = np.zeros((0, 3), np.int64)
+        self._close: F64 = np.zeros(0)
+        self._shares: F64 = np.zeros((0, n))
+        self._changes: F64 = np.zeros((0, n))
 
     def __call__(self, bars: pl.DataFrame) -> pl.Series:
         codes = self._products(bars)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from cbtools.errors import ConfigError
@@ -28,7 +29,7 @@ class _LinksAt(TradeLinks):
 
     def __init__(self, *, ignore_holes: bool) -> None:
         super().__init__(ignore_holes=ignore_holes)
-        self._begun = np.zeros(0, np.bool_)
+        self._begun: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
 
     def __call__(self, frame: pl.DataFrame) -> Links:
         is_trade = frame["trade_id"].is_not_null()

@@ -112,7 +112,8 @@ class Tape:
         kernels, n, span = self._kernels, end - begin, self._windows[w].span
         tails, rows, begins = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.bool_)
         kernels.edges(self._time, fresh, begin, end, span, self._marks[w], tails, begins, rows)
-        total, rest = ([np.empty(n) for _ in self._terms[w]] for _ in range(2))
+        sums: list[list[F64]] = [[np.empty(n) for _ in self._terms[w]] for _ in range(2)]
+        total, rest = sums
         for m, (term, kept) in enumerate(zip(self._terms[w], self._sums[w], strict=True)):
             kernels.slide(
                 self._time, self._values, begin, end, span, term, tails, begins, rows, kept, total[m], rest[m]

@@ -153,7 +153,7 @@ def _draw_rows(ax: Axes, both: pl.DataFrame, across: tuple[float, float], up: tu
     import matplotlib as mpl
     from matplotlib.colors import LogNorm
 
-    cells = np.zeros(both.height, np.int32)
+    cells: npt.NDArray[np.int32] = np.zeros(both.height, np.int32)
     within = np.ones(both.height, np.bool_)
     for name, (low, high), n in (("x", across, _CELLS[0]), ("y", up, _CELLS[1])):
         part = (both[name].to_numpy() - low) * (n / (high - low))

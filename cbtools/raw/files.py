@@ -237,7 +237,8 @@ def read_end(path: Path, end_bytes: int) -> Piece:
 
 
 def _pieces(opened: _Opened, name: str, piece_bytes: int, spare: deque[Buffer]) -> Iterator[Piece]:
-    offset, carried, at_end, damage = 0, np.empty(0, np.uint8), False, ""
+    carried: Buffer = np.empty(0, np.uint8)
+    offset, at_end, damage = 0, False, ""
     while not at_end:
         filled, wanted, cut = len(carried), piece_bytes, 0
         buffer = _with_room(spare.popleft() if spare else carried, 0, filled + piece_bytes)

@@ -125,7 +125,7 @@ class _Work:
         """Run the kernel over the piece; the headers of all lines, as in its ``Sheets.lines``."""
         # the last: a channel not known, for the definition to refuse
         want = np.array([*(self.wants(table) for table in CHANNELS[:-1]), self.wanted.whole], np.uint8)
-        headers = [np.empty((6, 0), np.int64)]
+        headers: list[I64] = [np.empty((6, 0), np.int64)]
         start = first = 0
         while start < self.piece.size:
             start, n, events, rows = self.kernels.decode_lines(
