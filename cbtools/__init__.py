@@ -12,6 +12,7 @@ from cbtools.raw.scan import read_raw as read_raw
 from cbtools.raw.scan import scan_raw as scan_raw
 from cbtools.dataset import scan_dataset as scan_dataset
 from cbtools.dataset import write_dataset as write_dataset
+from cbtools.dataset.query import query_dataset as query_dataset
 from cbtools.dataset import Compaction as Compaction
 from cbtools.dataset import compact_dataset as compact_dataset
 from cbtools.dataset import repartition_dataset as repartition_dataset
@@ -51,5 +52,11 @@ from cbtools.run.job import run_job as run_job
 from cbtools.run.watch import watch_job as watch_job
 from cbtools.run.status import JobStatus as JobStatus
 from cbtools.run.status import job_status as job_status
+from cbtools.export.hftbacktest import to_hftbacktest as to_hftbacktest
+from cbtools.export.tardis import to_tardis as to_tardis
+from cbtools.export.tardis import scan_tardis as scan_tardis
+from cbtools.export.tardis import read_tardis as read_tardis
+from cbtools.export.lobster import to_lobster as to_lobster
+from cbtools.export.views import create_views as create_views
 from cbtools.simulate import simulate_segments as simulate_segments
 from cbtools.samples import sample_path as sample_path

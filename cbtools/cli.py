@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 import cbtools as cb
-from cbtools.commands import compact, describe, repartition
+from cbtools.commands import compact, describe, query, repartition
 from cbtools.etl.days import Days
 from cbtools.raw.files import find_segments
 
@@ -290,7 +290,7 @@ def _draw(sample: Path, out: Path) -> list[Path]:
     return pictures
 
 
-for command in (describe, compact, repartition):
+for command in (describe, query, compact, repartition):
     app.command(command)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import polars as pl
 from cyclopts import Parameter
@@ -89,3 +89,36 @@ def repartition(src: Path, dst: Path, /, *, by: Columns, table: str | None = Non
         The table.
     """
     print(cb.repartition_dataset(src, dst, by, table=table))
+
+
+def query(
+    root: Path,
+    sql: str,
+    /,
+    *,
+    form: Annotated[Literal["table", "csv", "json"], Parameter(name="--format")] = "table",
+) -> None:
+    """Query the tables of a root by SQL, and print the rows. Only the partitions asked for are read.
+
+    Parameters
+    ----------
+    root
+        Folder of the datasets, such as processed; or of one dataset, whose name is then self.
+    sql
+        E.g. "SELECT product_id, count(*) FROM level2 WHERE date = '2025-11-26' GROUP BY product_id".
+    form
+        As a table of up to 50 rows; or all rows, as CSV, or as JSON, an object a line.
+    """
+    rows = cb.query_dataset(root, sql).collect(engine="streaming")
+    if form == "csv":
+        nested = [name for name, dtype in rows.schema.items() if dtype.is_nested() or dtype == pl.Binary]
+        if nested:
+            raise cb.ConfigError(
+                f"CSV has no place for {', '.join(nested)}: take --format json, or other columns"
+            )
+        print(rows.write_csv(), end="")
+    elif form == "json":
+        print(rows.write_ndjson(), end="")
+    else:
+        with pl.Config(tbl_rows=50, tbl_cols=-1, tbl_width_chars=200, fmt_str_lengths=60):
+            print(rows)

@@ -19,7 +19,18 @@ pytestmark = pytest.mark.filterwarnings(  # we do mean to read sys.argv, as the 
 )
 
 PNG = b"\x89PNG\r\n\x1a\n"
-COMMANDS = ("run", "watch", "status", "inspect", "describe", "compact", "repartition", "simulate", "demo")
+COMMANDS = (
+    "run",
+    "watch",
+    "status",
+    "inspect",
+    "describe",
+    "query",
+    "compact",
+    "repartition",
+    "simulate",
+    "demo",
+)
 
 
 @pytest.fixture(scope="module")

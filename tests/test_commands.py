@@ -68,8 +68,23 @@ def test_repartition_divides_by_other_columns(call, processed, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("form", "expected"),
+    [
+        ("csv", "product_id,n\nBTC-USD,1118\nETH-USD,775\nSOL-USD,532\n"),
+        ("json", '{"product_id":"BTC-USD","n":1118}\n{"product_id":"ETH-USD","n":775}\n'
+                 '{"product_id":"SOL-USD","n":532}\n'),
+    ],
+)  # fmt: skip
+def test_query_prints_the_rows(call, processed, form, expected):
+    sql = "SELECT product_id, count(*) AS n FROM market_trades GROUP BY product_id ORDER BY product_id"
+    assert call("query", processed, sql, "--format", form) == (0, expected, "")
+    assert "1118" in call("query", processed, sql).out
+
+
+@pytest.mark.parametrize(
     ("tokens", "code", "said"),
     [
+        (["query", "nowhere", "SELECT 1"], 74, "nowhere"),
         (["compact", "nowhere"], 74, "no dataset in nowhere"),
         (["compact", ".", "--target-mb", "0"], 78, "target_mb must be a positive size"),
         (["repartition", "nowhere", "other", "--by", "date"], 74, "no dataset in nowhere"),

@@ -60,6 +60,7 @@ ORDER = [
         "compacted",
         "finished",
         "scan",
+        "query",
         "write",
         "listing",
         "compact",
@@ -101,6 +102,12 @@ ORDER = [
         *("folders", "order", "manifest", "known", "options", "job_report"),
         *("pool", "flight", "exactly_once", "job", "watch", "status", "__init__"),
     ),
+    *_package(
+        "etl",
+        *("counts", "readers", "connections", "database", "processors", "channels", "parsers", "writers"),
+        *("config", "pipelines", "days", "jobs", "__init__"),
+    ),
+    *_package("export", "gaps", "events", "hftbacktest", "tardis", "lobster", "views", "__init__"),
     *_package("_simulate", "draws", "book", "products", "market", "wire", "exchange", "recorder", "__init__"),
     *("simulate", "samples"),
     "__init__",  # below it, what uses the package as everybody does
