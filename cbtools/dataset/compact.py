@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ from typing import Final
 import polars as pl
 
 from cbtools.dataset import hive
-from cbtools.dataset.compacted import Folder, bytes_before, place_of, write_compacted
+from cbtools.dataset.compacted import Folder, bytes_before, place_of, segments_in, write_compacted
 from cbtools.dataset.listing import datasets_under, partitions_in
 from cbtools.durable import sync_files, sync_folders
 from cbtools.errors import ConfigError, DatasetError
@@ -128,13 +129,13 @@ def compact_dataset(
     ...     done.groups["parts"].to_list(), scan_dataset(root, segment=True).collect().rows()
     ([2], [(1.0, 'BTC-USD', 's1'), (2.0, 'BTC-USD', 's2')])
     """
-    if isinstance(target_mb, bool) or not isinstance(target_mb, int | float) or not target_mb > 0:
+    if isinstance(target_mb, bool) or not isinstance(target_mb, int | float) or not 0 < target_mb < math.inf:
         raise ConfigError(f"target_mb must be a positive size in megabytes, not {target_mb!r}")
-    if not isinstance(grace_seconds, int | float) or not grace_seconds >= 0:
+    if not isinstance(grace_seconds, int | float) or not 0 <= grace_seconds < math.inf:
         raise ConfigError(f"grace_seconds must be a time in seconds, not {grace_seconds!r}")
     base = Path(root)
     folders = datasets_under(base, table)
-    with contextlib.nullcontext() if dry_run else _alone(base):
+    with contextlib.nullcontext() if dry_run else _alone(base, folders):
         rows: list[tuple[object, ...]] = []
         replaced = 0
         for folder in folders:
@@ -150,12 +151,12 @@ def compact_dataset(
 
 
 @contextlib.contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """Keep jobs off, and other compactions: of the folder, and of the output that it is a table of."""
+def _alone(root: Path, datasets: Sequence[Path]) -> Iterator[None]:
+    """Keep jobs off, and other compactions: of the datasets, and of the output that they are tables of."""
+    runs = [folder / _RUNS for folder in (root.absolute().parent, root.absolute())]
     with contextlib.ExitStack() as stack:
-        for folder in (root.absolute().parent, root):
-            if folder == root or (folder / _RUNS).is_dir():
-                stack.enter_context(hold(folder))
+        for folder in (*(folder for folder in runs if folder.is_dir()), *datasets):
+            stack.enter_context(hold(folder))
         yield
 
 
@@ -167,7 +168,10 @@ class _Group:
 
     def told(self, root: Path) -> tuple[str, int, str | None, int, int, int | None]:
         """Tell what would become of them."""
-        return self._row(root, None, sum(_rows_in(part) for part in self.parts), None)
+        segments = [segment for part in self.parts for segment in segments_in(part)]
+        return self._row(
+            root, hive.compacted_name(segments), sum(_rows_in(part) for part in self.parts), None
+        )
 
     def compact(self, root: Path) -> tuple[str, int, str | None, int, int, int | None]:
         """Put one part in the place of them, unless one of them changes meanwhile."""
@@ -197,13 +201,20 @@ class _Group:
         return self.parts[0].parent.relative_to(root).as_posix(), len(self.parts), into, rows, before, after
 
 
-def _stamp(part: Path) -> tuple[int, int, int]:
-    stat = part.stat()
+def _stamp(part: Path) -> tuple[int, int, int] | None:
+    try:
+        stat = part.stat()
+    except FileNotFoundError:
+        return None
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _rows_in(part: Path) -> int:
-    rows: int = pl.scan_parquet(part, glob=False, hive_partitioning=False).select(pl.len()).collect().item()
+    try:
+        scan = pl.scan_parquet(part, glob=False, hive_partitioning=False)
+        rows: int = scan.select(pl.len()).collect().item()
+    except pl.exceptions.ComputeError as error:
+        raise DatasetError(f"{part} cannot be read: {error}. Run its segment again") from error
     return rows
 
 

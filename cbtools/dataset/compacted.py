@@ -7,6 +7,7 @@ many, and one removal the many in the place of the one: a reader sees either, wh
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -152,21 +153,37 @@ def write_compacted(
     path = folder / hive.compacted_name(segments)
     number = int(secrets.token_hex(2), 16)
     token = secrets.token_hex(hive.TOKEN_BYTES)
-    draft = folder / hive.temporary_name(str(hive.segment_of(path.name)), token, number)
+    drafted = str(hive.segment_of(path.name)) if without is None else without  # its next writer removes it
+    draft = folder / hive.temporary_name(drafted, token, number)
     told = {k: v for k, v in pl.read_parquet_metadata(sources[-1]).items() if k.startswith("cbtools.")}
     told |= {"cbtools.segment": segments[0], _SEGMENTS: json.dumps(segments)}
-    told[_BYTES] = str(sum(bytes_before(source) for source in sources))
+    told[_BYTES] = str(sum(_share(source, without) for source in sources))
     by = order.sort_columns(schema)
-    out = PartFile(draft, Format(schema, metadata=told, sorted_by=by))
+    try:
+        out = PartFile(draft, Format(schema, metadata=told, sorted_by=by))
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
     try:
         for group in regroup(_merged(sources, schema, by, without), row_group_rows(schema)):
             out.write(group)
+        out.close()
     except BaseException:
-        out.abandon()
+        with contextlib.suppress(OSError):  # a full disk: the file goes anyway
+            out.abandon()
         draft.unlink(missing_ok=True)
         raise
-    out.close()
     return draft, path, out.rows
+
+
+def _share(source: Path, without: str | None) -> int:
+    """Give the size of what a part was made of, without the share of a segment that is left out."""
+    size = bytes_before(source)
+    if without is None:
+        return size
+    scan = pl.scan_parquet(source, glob=False, hive_partitioning=False)
+    rows, kept = scan.select(pl.len(), kept=(pl.col(SEGMENT) != without).sum()).collect().row(0)
+    return int(size * kept // max(1, rows))
 
 
 def _schema_of(sources: Sequence[Path]) -> pl.Schema:
@@ -193,9 +210,11 @@ def _merged(
     for source in sources:
         segment, metadata, offset = segments_in(source)[0], pq.read_metadata(source), 0
         scan = pl.scan_parquet(source, glob=False, hive_partitioning=False)
+        there = scan.collect_schema()
+        lacking = [pl.lit(None, schema[name]).alias(name) for name in by if name not in there]
         for i in range(metadata.num_row_groups):
             rows = metadata.row_group(i).num_rows
-            keys = scan.select(by).slice(offset, rows)
+            keys = scan.with_columns(lacking).select(by).slice(offset, rows)
             first, last = order.ends(pl.concat([keys.head(1), keys.tail(1)]).collect(), by)
             runs.append(_Rows(source, offset, rows, first, last, segment, schema, without))
             offset += rows

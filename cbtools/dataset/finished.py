@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cbtools.dataset import hive
@@ -28,13 +28,16 @@ class FinishedPart:
 class Finished:
     """What a writer has finished and not published; ``old`` are the segment's parts of earlier runs.
 
-    ``compacted`` are the compacted parts in which such rows are, and ``rest`` their other rows. They change
-    places last, and by one removal: until then neither the new parts nor the rest counts.
+    ``compacted`` are the compacted parts in which such rows are. They are looked for again when it is
+    published:
+    another segment's writer, or a compaction, may have put others in their place. What they hold of other
+    segments is written then, and they go last: until then neither the new parts nor that rest counts.
 
     It knows nothing but names, so that another process can publish what was written.
     """
 
     root: Path
+    segment: str
     parts: tuple[FinishedPart, ...]
     old: tuple[Path, ...] = ()
     compacted: tuple[Path, ...] = ()
@@ -44,6 +47,15 @@ class Finished:
         """Give the parts their names, in the place of those of earlier runs; the others of these go."""
         return publish_together({"": self})[""]
 
+    def _prepared(self) -> Finished:
+        """Write the rest of the compacted parts that are there now."""
+        folders = {path.parent for path in (*self.old, *self.compacted, *(part.path for part in self.parts))}
+        compacted = []
+        for folder in sorted(folders):
+            with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+                compacted += [Path(entry.path) for entry in entries if is_in(self.segment, entry)]
+        return replace(self, compacted=tuple(compacted), rest=rest_of(compacted, self.segment))
+
     def _rename(self) -> Written:
         parts = []
         for part in self.rest:
@@ -52,12 +64,11 @@ class Finished:
             part.draft.replace(part.path)
             parts.append(Part(part.path, part.rows, part.path.stat().st_size, part.values))
         now = {part.path for part in parts}
-        removed = tuple(path for path in self.old if path not in now)
-        for path in removed:
+        return Written(tuple(parts), tuple(path for path in self.old if path not in now))
+
+    def _remove(self, written: Written) -> None:
+        for path in (*written.removed, *self.compacted):
             path.unlink(missing_ok=True)
-        for path in self.compacted:
-            path.unlink(missing_ok=True)
-        return Written(tuple(parts), removed)
 
     def drop(self) -> None:
         """Remove the files, and the folders that were made for them."""
@@ -80,7 +91,27 @@ class Finished:
 
 def publish_together(tables: Mapping[str, Finished]) -> dict[str, Written]:
     """Publish several tables' parts, one table after the other; then all of it is on the disk."""
+    prepared: dict[str, Finished] = {}
+    try:
+        for table, finished in tables.items():
+            prepared[table] = finished._prepared()
+    except BaseException:
+        for finished in prepared.values():
+            for part in finished.rest:
+                part.draft.unlink(missing_ok=True)
+        raise
+    tables = prepared
     written = {table: finished._rename() for table, finished in tables.items()}
+    sync_folders(
+        {
+            part.path.parent
+            for finished in tables.values()
+            if finished.compacted
+            for part in (*finished.rest, *finished.parts)
+        }
+    )
+    for table, finished in tables.items():
+        finished._remove(written[table])
     folders: set[Path] = set()
     for table, finished in tables.items():
         folders.update(
@@ -104,8 +135,9 @@ def datasets_in(root: Path) -> list[Path]:
 
 def remove_parts(root: Path, segment: str) -> None:
     """Remove a segment's rows from a dataset."""
+    remove_drafts(root, {segment})
     own, shared = parts_of(root, segment)
-    Finished(root, (), own, shared, rest_of(shared, segment)).publish()
+    Finished(root, segment, (), own, shared).publish()
 
 
 def parts_of(root: Path, segment: str) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
@@ -128,12 +160,17 @@ def is_in(segment: str, entry: os.DirEntry[str]) -> bool:
 
 def rest_of(compacted: Iterable[Path], segment: str) -> tuple[FinishedPart, ...]:
     """Write what compacted parts hold of other segments, under temporary names."""
-    written = []
-    for part in compacted:
-        if set(segments_in(part)) != {segment}:
-            draft, path, rows = write_compacted(part.parent, [part], without=segment)
-            written.append(FinishedPart(draft, path, rows, {}))
-    sync_files(part.draft for part in written)
+    written: list[FinishedPart] = []
+    try:
+        for part in compacted:
+            if set(segments_in(part)) != {segment}:
+                draft, path, rows = write_compacted(part.parent, [part], without=segment)
+                written.append(FinishedPart(draft, path, rows, {}))
+        sync_files(part.draft for part in written)
+    except BaseException:
+        for one in written:
+            one.draft.unlink(missing_ok=True)
+        raise
     return tuple(written)
 
 

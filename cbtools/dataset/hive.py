@@ -85,7 +85,7 @@ def part_name(segment: str) -> str:
             f"segment {segment!r} ends like the name of a compacted part: give it another name, without ~ "
             "and eight digits at its end"
         )
-    if len(os.fsencode(temporary_name(segment, "0" * 2 * TOKEN_BYTES, 99_999))) > _LONGEST_NAME:
+    if len(os.fsencode(temporary_name(f"{segment}~{0:08}", "0" * 2 * TOKEN_BYTES, 99_999))) > _LONGEST_NAME:
         raise ConfigError(f"segment {segment!r} is too long for a file name: give a shorter one")
     return f"part_{segment}.parquet"
 

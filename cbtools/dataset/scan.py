@@ -86,8 +86,9 @@ def scan_dataset(
     Notes
     -----
     Other programs read the same rows: ``pyarrow.dataset.dataset(path, partitioning="hive")``, and DuckDB's
-    ``read_parquet('path/**/*.parquet', hive_partitioning=true)``. They guess the partition columns' types
-    from the folders' names. DuckDB 2 keeps the nanoseconds of times (TIMESTAMPTZ_NS); versions before it cut
+    ``read_parquet('path/**/*.parquet', hive_partitioning=true, union_by_name=true)``; by name, since
+    compacted parts have a column more (``__segment``). They guess the partition columns' types from the
+    folders' names. DuckDB 2 keeps the nanoseconds of times (TIMESTAMPTZ_NS); versions before it cut
     them to microseconds. Both give an Enum as text (pyarrow as a dictionary of text).
 
     Examples

@@ -17,7 +17,7 @@ from cbtools import schema as tables
 from cbtools.dataset import hive, split
 from cbtools.dataset.compacted import SEGMENT
 from cbtools.dataset.draft import Draft, Plan
-from cbtools.dataset.finished import Finished, FinishedPart, is_in, remove_empty, rest_of
+from cbtools.dataset.finished import Finished, FinishedPart, is_in, remove_empty
 from cbtools.dataset.parquet import footer
 from cbtools.dataset.written import Written
 from cbtools.durable import sync_files
@@ -109,7 +109,6 @@ class DatasetWriter:
         self._others: Path | None = None
         self._old: list[Path] = []
         self._compacted: list[Path] = []
-        self._rest: tuple[FinishedPart, ...] = ()
         self._look_around(fresh=fresh)
 
     def _look_around(self, *, fresh: bool) -> None:
@@ -150,6 +149,8 @@ class DatasetWriter:
             are kept, behind the table's: features ride along.
         """
         split.check_columns(self._table, self._columns, schema)
+        if SEGMENT in schema:
+            raise ConfigError(f"a column {SEGMENT} is what compacted parts have for their segments: rename it")
         types = split.partition_dtypes(self._by, schema)
         ordered = [column.name for column in self._columns]
         self._schema = pl.Schema({name: schema[name] for name in [*ordered, *schema]})
@@ -253,7 +254,6 @@ class DatasetWriter:
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # encoding releases the GIL
             deque(pool.map(Draft.finish, self._drafts.values()), maxlen=0)
         sync_files(draft.file for draft in self._drafts.values())
-        self._rest = rest_of(self._compacted, self._segment)
         self._state = "finished"
 
     def hand_over(self) -> Finished:
@@ -277,7 +277,7 @@ class DatasetWriter:
     def _finished(self) -> Finished:
         drafts = sorted(self._drafts.values(), key=lambda draft: draft.folder)
         parts = [FinishedPart(d.file, d.folder / self._name, d.rows, d.values) for d in drafts]
-        return Finished(self._root, tuple(parts), tuple(self._old), tuple(self._compacted), self._rest)
+        return Finished(self._root, self._segment, tuple(parts), tuple(self._old), tuple(self._compacted))
 
     def publish(self) -> Written:
         """Make the rows the dataset's: they replace all that this segment had there, and nothing else.
@@ -304,8 +304,6 @@ class DatasetWriter:
         self._state = "aborted"
         for draft in self._drafts.values():
             draft.drop()
-        for part in self._rest:
-            part.draft.unlink(missing_ok=True)
         remove_empty(reversed(self._made))
         self._drafts, self._open, self._made = {}, {}, []
 
