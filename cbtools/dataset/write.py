@@ -150,7 +150,9 @@ class DatasetWriter:
         """
         split.check_columns(self._table, self._columns, schema)
         if SEGMENT in schema:
-            raise ConfigError(f"a column {SEGMENT} is what compacted parts have for their segments: rename it")
+            raise ConfigError(
+                f"{SEGMENT} is the column that compacted parts have for their segments: rename it"
+            )
         types = split.partition_dtypes(self._by, schema)
         ordered = [column.name for column in self._columns]
         self._schema = pl.Schema({name: schema[name] for name in [*ordered, *schema]})

@@ -19,13 +19,13 @@ from typing import Any, Final
 from cbtools.book.states import KeptState, check_state_folder, keep_state, state_path
 from cbtools.dataset.finished import datasets_in, remove_drafts, remove_parts
 from cbtools.errors import CbtoolsError, DatasetError, SegmentError, StateError
+from cbtools.lock import hold
 from cbtools.raw.files import segment_name
 from cbtools.run.draft import Drafted
 from cbtools.run.flight import AHEAD, Flight, Plan, error_of, has_come
 from cbtools.run.folders import Content, checksum, ending_of, segments_in
 from cbtools.run.job_report import Outcome, RunLog
 from cbtools.run.known import Known, name_before
-from cbtools.lock import hold
 from cbtools.run.manifest import FOLDER as RUNS
 from cbtools.run.manifest import manifest_of, parameters_of
 from cbtools.run.options import Options

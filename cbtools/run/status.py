@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from cbtools.lock import holder
 from cbtools.raw.report import as_html, as_text, number
 from cbtools.run.folders import Folders, segments_in
-from cbtools.lock import holder
 from cbtools.run.manifest import read_manifests
 
 

@@ -89,7 +89,7 @@ def test_a_segment_s_name_may_be_as_long_as_a_part_allows(tmp_path: Path) -> Non
 
 
 def test_a_column_of_the_name_that_compacted_parts_need_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="a column __segment"):
+    with pytest.raises(ConfigError, match="__segment is the column"):
         write_dataset(pl.DataFrame({"k": [1], "__segment": ["s"]}), tmp_path, partition_by="k")
 
 
