@@ -28,9 +28,9 @@ SEEDS = st.integers(0, 2**32).map(random.Random)
 
 
 def examples(usual):
-    """Set the number of examples; the full run takes fifty times as many."""
+    """Set the number of examples; the full run takes eighty times as many."""
     return settings(
-        max_examples=usual * (50 if FULL else 1),
+        max_examples=usual * (80 if FULL else 1),
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )
@@ -53,14 +53,14 @@ def told(number, rows, product_id="A"):
     return [dict(zip(("is_snapshot", "side", "price", "size"), row, strict=True)) | frame for row in rows]
 
 
-@examples(80)
+@examples(53)
 @given(DICE)
 def test_short_flows(dice):
     level2, rows = flow(dice, dice.randint(0, 10))
     book_laws.same_as_oracle(level2, rows, **options(dice))
 
 
-@examples(40)
+@examples(26)
 @given(SEEDS)
 def test_long_flows(dice):
     level2, rows = flow(dice, dice.choice([30, 100, 300]))
@@ -105,7 +105,7 @@ def test_a_message_goes_on_behind_another_product_s_run():
     ]
 
 
-@examples(26)
+@examples(17)
 @given(SEEDS)
 def test_raise_at_the_first_unproven_row(dice):
     level2, rows = flow(dice, dice.choice([3, 10, 40]))
@@ -192,7 +192,7 @@ def batched(dice, frame, most):
     return source(batches, frame.schema, "BATCHES")
 
 
-@examples(16)
+@examples(10)
 @given(SEEDS)
 def test_the_cut_of_the_frame_does_not_matter(dice):
     level2, _ = flow(dice, dice.choice([3, 10, 30]))
@@ -203,7 +203,7 @@ def test_the_cut_of_the_frame_does_not_matter(dice):
         laws.assert_same(cb.rebuild_book(other, **chosen).collect(), whole, "book")
 
 
-@examples(13)
+@examples(10)
 @given(SEEDS)
 def test_products_do_not_mix(dice):
     level2, rows = flow(dice, dice.choice([5, 20, 60]))
@@ -217,7 +217,7 @@ def test_products_do_not_mix(dice):
         laws.assert_same(book.filter(is_its).collect(), expected, "predicate")
 
 
-@examples(13)
+@examples(10)
 @given(SEEDS)
 def test_a_row_depends_on_nothing_later(dice):
     """A prefix of the frames gives a prefix of the rows; and half a message is a message of its own."""
@@ -233,7 +233,7 @@ def test_a_row_depends_on_nothing_later(dice):
         book_laws.same_as_oracle(level2[:anywhere], rows[:anywhere], **chosen)
 
 
-@examples(13)
+@examples(10)
 @given(SEEDS)
 def test_a_query_may_be_narrowed(dice):
     """Columns, rows and a limit asked of the book are those of the whole."""
@@ -264,7 +264,7 @@ def test_a_query_may_be_narrowed(dice):
     assert book.select(pl.len()).collect().item() == whole.height
 
 
-@examples(13)
+@examples(10)
 @given(SEEDS)
 def test_only_the_columns_of_the_book_are_needed(dice):
     """event_time is not, nor does anything behind the table's columns matter."""
@@ -280,7 +280,7 @@ def test_only_the_columns_of_the_book_are_needed(dice):
 # --- the book at an instant
 
 
-@examples(26)
+@examples(17)
 @given(SEEDS)
 def test_book_at_is_the_book_of_the_messages_till_then(dice):
     """Times of receipt grow here, by microseconds, which is as fine as a datetime is."""
@@ -325,7 +325,7 @@ def decoded(segments):
     return raw.decode(segments).rows["level2"]
 
 
-@examples(40)
+@examples(26)
 @given(SEEDS)
 def test_recordings(tmp_path, dice):
     """From the bytes to the book, oracle against package."""
@@ -336,7 +336,7 @@ def test_recordings(tmp_path, dice):
     book_laws.same_as_oracle(level2, decoded(segments), **options(dice))
 
 
-@examples(13)
+@examples(10)
 @given(SEEDS)
 def test_a_recording_s_products_do_not_mix(tmp_path, dice):
     paths = laws.write_segments(cut(dice, lines(dice), 2), tmp_path)
@@ -360,7 +360,7 @@ def test_recordings_reach_every_state():
 # --- states
 
 
-@examples(20)
+@examples(13)
 @given(SEEDS)
 def test_segments_go_on_from_the_state_before(tmp_path, dice):
     """Each from the state after the one before, kept or saved: the rows, and the state, of the whole."""
@@ -382,7 +382,7 @@ def test_segments_go_on_from_the_state_before(tmp_path, dice):
     assert state == cb.BookState.read(paths)
 
 
-@examples(16)
+@examples(10)
 @given(SEEDS)
 def test_raw_tables_go_on_from_the_state_before(tmp_path, dice):
     """Decoding goes on too: connections, runs and repeats are told as in one stream."""
@@ -395,7 +395,7 @@ def test_raw_tables_go_on_from_the_state_before(tmp_path, dice):
     laws.assert_same(pl.concat(parts), whole, "level2")
 
 
-@examples(26)
+@examples(17)
 @given(SEEDS)
 def test_a_state_is_what_the_messages_left(tmp_path, dice):
     segments = cut(dice, lines(dice), dice.choice([1, 2]))
@@ -409,7 +409,7 @@ def test_a_state_is_what_the_messages_left(tmp_path, dice):
     book_laws.same_state(cb.BookState.read(paths[-1]), alone)
 
 
-@examples(33)
+@examples(22)
 @given(SEEDS)
 def test_then_is_associative_and_the_empty_state_is_neutral(tmp_path, dice):
     """Of segments that go on from each other, and of any; of one feed, since two share no numbers."""
@@ -424,7 +424,7 @@ def test_then_is_associative_and_the_empty_state_is_neutral(tmp_path, dice):
         assert one.then(cb.BookState()) == one
 
 
-@examples(40)
+@examples(26)
 @given(SEEDS)
 def test_effects_side_by_side(tmp_path, dice):
     """What is proven of effects composed is proven of the stream, with the same levels; never more."""
@@ -440,7 +440,7 @@ def test_effects_side_by_side(tmp_path, dice):
         laws.assert_same(composed.levels.filter(is_its), together.levels.filter(is_its), product_id)
 
 
-@examples(26)
+@examples(17)
 @given(SEEDS)
 def test_then_is_reading_on(tmp_path, dice):
     """Where nothing is wrong around the cuts, the composed state is the stream's, and the stream goes on."""
@@ -461,7 +461,7 @@ def test_then_is_reading_on(tmp_path, dice):
     assert got.height + before.height == whole.height
 
 
-@examples(26)
+@examples(17)
 @given(SEEDS)
 def test_nothing_is_proven_across_a_gap(tmp_path, dice):
     """A state composed with one that does not go on from it proves only what the later one proves alone."""

@@ -775,21 +775,24 @@ def test_23_legal_numbers_are_exact(read, value):
 
 
 @pytest.mark.parametrize("value", ILLEGAL_NUMBERS)
-@pytest.mark.parametrize("place", ["price", "size", "trade", "ticker", "candle", "exchange", "match"])
-def test_23_illegal_numbers_reject_the_line(read, value, place):
-    bad = {
-        "price": wire.change(1, price=value),
-        "size": wire.change(1, size=value),
-        "trade": wire.trades(1, wire.trade("1", value)),
-        "ticker": wire.ticker(1, price=value),
-        "candle": wire.candles(1, wire.candle(volume=value)),
-        "exchange": wire.exchange_update(["buy", "1", value]),
-        "match": wire.match(1, size=value),
-    }[place]
-    lines = [wire.record(wire.change(0)), wire.record(bad), wire.record(wire.change(2))]
+def test_23_illegal_numbers_reject_the_line(read, value):
+    """In each place where a number can be; every bad line is between two good ones."""
+    bad = [
+        wire.change(1, price=value),
+        wire.change(3, size=value),
+        wire.trades(5, wire.trade("1", value)),
+        wire.ticker(7, price=value),
+        wire.candles(9, wire.candle(volume=value)),
+        wire.exchange_update(["buy", "1", value]),
+        wire.match(1, size=value),
+    ]
+    lines = [wire.record(wire.change(0))]
+    for i, frame in enumerate(bad):
+        lines += [wire.record(frame), wire.record(wire.change(2 * i + 2))]
     raw = read(*lines)
-    rejected(raw, (2, len(lines[0]) + 1, lines[1]))
-    assert (raw.level2.height, raw.market_trades.height, raw.ticker.height) == (2, 0, 0)
+    offsets = [sum(len(line) + 1 for line in lines[:i]) for i in range(len(lines))]
+    rejected(raw, *((i + 1, offsets[i], lines[i]) for i in range(1, len(lines), 2)))
+    assert (raw.level2.height, raw.market_trades.height, raw.ticker.height) == (len(bad) + 1, 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -31,9 +31,9 @@ DICE = st.randoms(use_true_random=False)
 
 
 def examples(usual):
-    """Set the number of examples; the full run takes fifty times as many."""
+    """Set the number of examples; the full run takes eighty times as many."""
     return settings(
-        max_examples=usual * (50 if FULL else 1),
+        max_examples=usual * (80 if FULL else 1),
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )
@@ -538,21 +538,21 @@ def joined(dice, lines):
 # --- laws
 
 
-@examples(100)
+@examples(66)
 @given(DICE)
 def test_usual_streams(tmp_path, dice):
     lines = usual_lines(dice, dice.randint(1, 12), dice.choice([0.0, 0.02, 0.1]))
     laws.same_as_oracle(joined(dice, lines), tmp_path)
 
 
-@examples(80)
+@examples(53)
 @given(DICE)
 def test_wild_streams(tmp_path, dice):
     lines = wild_lines(dice, dice.randint(1, 8), dice.choice([0.02, 0.1, 0.3]))
     laws.same_as_oracle(joined(dice, lines), tmp_path)
 
 
-@examples(166)
+@examples(110)
 @given(DICE)
 def test_damaged_streams(tmp_path, dice):
     segment = joined(dice, usual_lines(dice, dice.randint(1, 8), 0.0))
@@ -561,7 +561,7 @@ def test_damaged_streams(tmp_path, dice):
     laws.same_as_oracle(segment, tmp_path)
 
 
-@examples(40)
+@examples(26)
 @given(DICE)
 def test_damaged_wild_streams(tmp_path, dice):
     segment = joined(dice, wild_lines(dice, dice.randint(1, 6), 0.1))
@@ -570,7 +570,7 @@ def test_damaged_wild_streams(tmp_path, dice):
     laws.same_as_oracle(segment, tmp_path)
 
 
-@examples(26)
+@examples(17)
 @given(DICE)
 def test_scan_is_read(tmp_path, dice):
     lines = usual_lines(dice, dice.randint(1, 10), 0.02) + wild_lines(dice, dice.randint(1, 4), 0.1)
@@ -580,7 +580,7 @@ def test_scan_is_read(tmp_path, dice):
     laws.scan_is_read(segment, tmp_path, laws.same_as_oracle(segment, tmp_path))
 
 
-@examples(40)
+@examples(26)
 @given(DICE)
 def test_segments_are_one_stream(tmp_path, dice):
     """Cut anywhere between two lines, the level2 rows are the same (their line numbers start anew)."""
@@ -598,7 +598,7 @@ def test_segments_are_one_stream(tmp_path, dice):
     laws.assert_same(cut.rejects.select("raw"), whole.rejects.select("raw"), "rejects")
 
 
-@examples(40)
+@examples(26)
 @given(DICE)
 def test_the_spelling_does_not_matter(tmp_path, dice):
     """The recorder's way of writing and any other give the same tables and the same counts."""
@@ -639,7 +639,7 @@ def number_texts(draw):
     return text[:-40] + "." + text[-40:]
 
 
-@examples(40)
+@examples(26)
 @given(st.lists(number_texts(), min_size=1, max_size=60))
 def test_numbers_are_the_nearest_doubles(tmp_path, texts):
     updates = [wire.update("bid", price, size) for price, size in zip(texts, texts[::-1], strict=True)]
@@ -658,7 +658,7 @@ def time_texts(draw):
     return when + "." * bool(fraction) + fraction + zone
 
 
-@examples(40)
+@examples(26)
 @given(st.lists(time_texts(), min_size=1, max_size=40))
 def test_times_are_exact(tmp_path, texts):
     updates = [wire.update("bid", "1", "1", text) for text in texts]
@@ -671,7 +671,7 @@ def test_times_are_exact(tmp_path, texts):
     assert (raw.level2.height, raw.market_trades.height) == (len(texts), len(texts))
 
 
-@examples(20)
+@examples(13)
 @given(DICE)
 def test_a_scan_may_be_narrowed(tmp_path, dice):
     """Columns, rows and a limit asked of the scan are those of the whole table."""
@@ -722,7 +722,7 @@ def long_segment(seed, lines):
 
 def test_a_long_segment(tmp_path):
     """Wherever the package cuts its input into pieces, no line is lost and none is read twice."""
-    segment = long_segment(1, 12_000)
+    segment = long_segment(1, 6_000)
     laws.scan_is_read(segment, tmp_path, laws.same_as_oracle(segment, tmp_path))
 
 

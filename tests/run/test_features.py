@@ -45,7 +45,7 @@ def written(out: Path, table: str, columns: list[str]) -> pl.DataFrame:
     return cb.scan_dataset(out, table).select(columns).collect().sort(BY, maintain_order=True)
 
 
-@pytest.mark.parametrize("chunk_bytes", [2_000, 50_000, 1 << 26])
+@pytest.mark.parametrize("chunk_bytes", [20_000, 1 << 26])
 def test_they_are_those_of_one_stream(recording, stream, tmp_path, chunk_bytes):
     run(recording, tmp_path, chunk_bytes=chunk_bytes)
     for table, expected in stream.items():

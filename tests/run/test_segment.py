@@ -345,9 +345,7 @@ def break_after(monkeypatch, method: str, calls: int, owner: type = DatasetWrite
 @pytest.mark.parametrize(
     ("owner", "method", "calls"),
     [
-        (DatasetWriter, "write", 0),
         (DatasetWriter, "write", 7),
-        (DatasetWriter, "finish", 0),
         (DatasetWriter, "finish", 3),
         (Rebuilder, "__call__", 2),
     ],
