@@ -291,8 +291,8 @@ def frame_of(rows: Sequence[Row], kind: str, depth: int = schema.BOOK_DEPTH) -> 
 
 
 def some(usual: int) -> settings:
-    """Try so many random examples, and with ``--full`` thirty times as many."""
-    return settings(max_examples=usual * (30 if os.environ.get("CBTOOLS_FULL") else 1))
+    """Try so many random examples, and with ``--full`` sixty times as many."""
+    return settings(max_examples=usual * (60 if os.environ.get("CBTOOLS_FULL") else 1))
 
 
 def in_pieces(dice: random.Random, frame: pl.DataFrame) -> pl.LazyFrame:

@@ -20,7 +20,7 @@ from cbtools.features.clocks import sample_time
 
 SPANS = {"250ms": 250 * flows.MS, "1s": 1000 * flows.MS, "7s": 7000 * flows.MS, "1d": 86_400_000 * flows.MS}
 dices = st.randoms(use_true_random=False)
-some = flows.some(12)
+some = flows.some(5)
 
 
 def draw(dice: random.Random) -> tuple[list[flows.Row], pl.DataFrame]:

@@ -29,7 +29,7 @@ def draw(dice: random.Random, n: int) -> tuple[list[flows.Row], pl.DataFrame]:
 
 
 @given(st.randoms(use_true_random=False))
-@flows.some(20)
+@flows.some(10)
 def test_it_is_the_oracle_s(dice):
     levels = dice.randint(1, LEVELS)
     rows, frame = draw(dice, dice.choice([3, 100]))

@@ -30,7 +30,7 @@ OF_TRADES = (
     *("label_price_impact_1s_bps", "label_price_impact_1m30s_bps", "label_price_impact_5s_bps"),
 )
 dices = st.randoms(use_true_random=False)
-some = flows.some(12)
+some = flows.some(5)
 
 
 def draw(dice: random.Random, depth: int = 1) -> list[flows.Row]:

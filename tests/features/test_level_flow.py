@@ -20,7 +20,7 @@ DEPTH = 3
 WHATS = ("added", "cancelled", "executed", "unexplained")
 OTHER = {"bid": "ask", "ask": "bid", "buy": "sell", "sell": "buy"}
 dices = st.randoms(use_true_random=False)
-some = flows.some(12)
+some = flows.some(5)
 
 
 def names_of(levels: int) -> list[str]:

@@ -27,7 +27,7 @@ TINY = 1e-40
 """The oracle's decimals round where two logarithms cancel."""
 
 each_way = pytest.mark.parametrize("classify", ["aggressor", "bulk"])
-some = feature_flows.some(8)
+some = feature_flows.some(5)
 
 
 def drawn(dice: random.Random) -> tuple[list[Row], dict[str, Any]]:

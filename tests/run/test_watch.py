@@ -17,8 +17,8 @@ from job_watch import QUICK, ended, started, watching
 import cbtools as cb
 
 FULL = bool(os.environ.get("CBTOOLS_FULL"))
-STOPS = [(signal.SIGTERM, 1), (signal.SIGINT, 2)]
-STOPS += [(signal.SIGINT, 1), (signal.SIGTERM, 2)] if FULL else []
+STOPS = [(signal.SIGTERM, 2)]
+STOPS += [(signal.SIGTERM, 1), (signal.SIGINT, 1), (signal.SIGINT, 2)] if FULL else []
 
 
 @pytest.fixture(scope="module")
