@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import orjson
-from filelock import FileLock, Timeout
 
 from cbtools.errors import DatasetError, JobError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 _LOCK: Final = ".cbtools.lock"
 _HOLDER: Final = ".cbtools.holder.json"
@@ -42,7 +44,9 @@ def hold(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _acquired(folder: Path) -> FileLock:
+def _acquired(folder: Path) -> BaseFileLock:
+    from filelock import FileLock, Timeout  # 30 ms, which `import cbtools` need not pay
+
     lock = FileLock(folder / _LOCK, timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
