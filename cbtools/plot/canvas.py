@@ -111,7 +111,11 @@ def in_order(rows: pl.DataFrame, clock: str) -> pl.DataFrame:
 
 
 def check_columns(frame: pl.DataFrame, columns: Sequence[str]) -> None:
-    """Raise ConfigError if a frame lacks a column."""
+    """Raise ConfigError if it is no frame in memory, or lacks a column."""
+    if not isinstance(frame, pl.DataFrame):
+        raise ConfigError(
+            f"a picture is drawn of a polars.DataFrame, not of a {type(frame).__name__}: collect it"
+        )
     for name in columns:
         if name not in frame.columns:
             raise unknown_name("column of the frame", name, frame.columns)

@@ -89,6 +89,7 @@ def heatmap(
     """
     if within_bps is not None and not (isinstance(within_bps, int | float) and within_bps > 0):
         raise ConfigError(f"within_bps must be a positive distance in basis points, not {within_bps!r}")
+    canvas.check_columns(book, ["book_state"])
     depth = _depth(book)
     columns = [f"{side}_{of}_{i + 1}" for side, of in _PARTS for i in range(depth)]
     rows = canvas.rows_of(book, product_id, ["book_state", *columns], clock="server_time", what="book")

@@ -261,6 +261,7 @@ def test_one_row_is_a_picture():
     ("change", "told"),
     [
         ({"product_id": "B-USD"}, "no book of 'B-USD' to draw"),
+        ({"book": book_frame().lazy()}, "not of a LazyFrame: collect it"),
         ({"within_bps": 0}, "within_bps must be a positive distance"),
         ({"book": book_frame().drop("bid_size_2")}, "bid_size_2"),
         ({"book": book_frame().drop("book_state")}, "book_state"),

@@ -379,3 +379,9 @@ def test_quotes_of_a_product_that_is_not_there():
     with pytest.raises(cb.ConfigError, match="no book of 'BTC-UDS' to draw"):
         cb.plot.quotes(book_frame(), "BTC-UDS")
     assert plt.get_fignums() == []
+
+
+def test_a_lazy_frame_is_to_be_collected():
+    with pytest.raises(cb.ConfigError, match="not of a LazyFrame: collect it"):
+        cb.plot.quotes(book_frame().lazy(), "BTC-USD")
+    assert plt.get_fignums() == []
