@@ -29,9 +29,8 @@ class Finished:
     """What a writer has finished and not published; ``old`` are the segment's parts of earlier runs.
 
     ``compacted`` are the compacted parts in which such rows are. They are looked for again when it is
-    published:
-    another segment's writer, or a compaction, may have put others in their place. What they hold of other
-    segments is written then, and they go last: until then neither the new parts nor that rest counts.
+    published: another segment's writer, or a compaction, may have put others in their place. What they hold
+    of other segments is written then, and they go last: before, neither the new parts nor that rest counts.
 
     It knows nothing but names, so that another process can publish what was written.
     """
@@ -72,7 +71,7 @@ class Finished:
 
     def drop(self) -> None:
         """Remove the files, and the folders that were made for them."""
-        for part in (*self.rest, *self.parts):
+        for part in self.parts:
             part.draft.unlink(missing_ok=True)
         remove_empty(self._folders_of(part.path for part in self.parts))
 
