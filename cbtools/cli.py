@@ -14,6 +14,7 @@ import cbtools as cb
 from cbtools.commands import compact, describe, query, repartition
 from cbtools.etl.days import Days
 from cbtools.raw.files import find_segments
+from cbtools.stores import as_place
 
 app = App(
     name="cbtools",
@@ -21,7 +22,7 @@ app = App(
     version_flags=["--version"],
 )
 
-Raw = Annotated[list[Path], Parameter(consume_multiple=True, negative_iterable=())]
+Raw = Annotated[list[str], Parameter(consume_multiple=True, negative_iterable=())]
 Names = Annotated[list[str] | None, Parameter(consume_multiple=True, negative_iterable=())]
 
 _SOME_FAILED = 65
@@ -60,7 +61,7 @@ def run(
     raw: Raw,
     /,
     *,
-    out: Path,
+    out: str,
     strict: bool = False,
     progress: bool = True,
     since: str | None = None,
@@ -93,7 +94,7 @@ def run(
     """
     shown = progress and sys.stderr.isatty()
     since, until = of.instants(since, until)
-    if len(raw) == 1 and raw[0].is_dir():
+    if len(raw) == 1 and as_place(raw[0]).is_dir():
         report = cb.run_job(
             raw[0],
             out,
@@ -121,10 +122,10 @@ def run(
 
 @app.command
 def watch(
-    folder: Path,
+    folder: str,
     /,
     *,
-    out: Path,
+    out: str,
     strict: bool = False,
     poll_seconds: float = 1.0,
     heartbeat_seconds: float = 60.0,
@@ -161,7 +162,7 @@ def watch(
 
 
 @app.command
-def status(folder: Path, /, *, out: Path) -> None:
+def status(folder: str, /, *, out: str) -> None:
     """Tell how far the jobs on a folder are.
 
     Parameters
@@ -194,7 +195,7 @@ def inspect(raw: Raw, /, *, progress: bool = True) -> None:
 
 @app.command
 def simulate(
-    folder: Path,
+    folder: str,
     /,
     *,
     products: Annotated[list[str] | None, Parameter(consume_multiple=True, negative_iterable=())] = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import polars as pl
@@ -10,6 +9,7 @@ from cyclopts import Parameter
 
 import cbtools as cb
 from cbtools.schema import TABLES
+from cbtools.stores import as_place
 
 Columns = Annotated[list[str], Parameter(consume_multiple=True, negative_iterable=())]
 
@@ -29,14 +29,14 @@ def describe(what: str | None = None, /) -> None:
         for name, of, definition, unit, _, source in cb.catalogue().iter_rows():
             told = "; ".join(text for text in (definition, unit, source) if text)
             print(f"{name:<40} {of:<13} {told}")
-    elif what not in TABLES and Path(what).is_dir():
-        _describe_dataset(Path(what))
+    elif what not in TABLES and as_place(what).is_dir():
+        _describe_dataset(what)
     else:
         for column, dtype, unit, meaning, null in cb.describe(what).iter_rows():
             print(f"{column:<18} {dtype:<36} {unit:<15} {meaning}" + (f" (null: {null})" if null else ""))
 
 
-def _describe_dataset(root: Path) -> None:
+def _describe_dataset(root: str) -> None:
     report = cb.dataset_report(root)
     print(report)
     if not report.holes.is_empty():
@@ -46,7 +46,7 @@ def _describe_dataset(root: Path) -> None:
 
 
 def compact(
-    root: Path,
+    root: str,
     /,
     *,
     table: str | None = None,
@@ -74,7 +74,7 @@ def compact(
         print(done)
 
 
-def repartition(src: Path, dst: Path, /, *, by: Columns, table: str | None = None) -> None:
+def repartition(src: str, dst: str, /, *, by: Columns, table: str | None = None) -> None:
     """Write a dataset's rows to another folder, divided by other columns.
 
     Parameters
@@ -92,7 +92,7 @@ def repartition(src: Path, dst: Path, /, *, by: Columns, table: str | None = Non
 
 
 def query(
-    root: Path,
+    root: str,
     sql: str,
     /,
     *,

@@ -10,21 +10,24 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from cbtools.stores import discard, is_remote, put, scratch_for
+
 _SYNCS: Final = 8
 
 
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
     """Have a block write a temporary file, which then takes the place of the file; a reader sees either."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.tmp")
+    if not is_remote(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    draft = scratch_for(path.parent) / f".{path.name}.tmp"
     try:
         yield draft
         sync_files([draft])
-        draft.replace(path)
+        put(draft, path)
         sync_folders([path.parent])
     finally:
-        draft.unlink(missing_ok=True)
+        discard(draft, path)
 
 
 def sync_files(paths: Iterable[Path]) -> None:
@@ -40,7 +43,7 @@ def sync_folders(paths: Iterable[Path]) -> None:
             _sync(path, os.O_RDONLY)
 
     if os.name != "nt":  # Windows knows no such thing
-        _side_by_side(one, paths)
+        _side_by_side(one, (path for path in paths if not is_remote(path)))
 
 
 def _side_by_side(sync: Callable[[Path], None], paths: Iterable[Path]) -> None:

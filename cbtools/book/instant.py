@@ -20,6 +20,7 @@ from cbtools.dataset.scan import scan_dataset
 from cbtools.errors import ConfigError, DatasetError, StateError
 from cbtools.raw.report import as_html, as_text
 from cbtools.schema import FRAME
+from cbtools.stores import as_place
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -187,9 +188,10 @@ def book_at(
     if not isinstance(product_id, str):
         raise ConfigError(f"product_id must be one product's name, e.g. 'BTC-USD', not {product_id!r}")
     kept = []
-    if isinstance(level2, str | os.PathLike):
-        kept = [state for state in kept_states(Path(level2))[0] if state.time <= instant]
-        level2 = _dataset(Path(level2))
+    if not isinstance(level2, pl.LazyFrame | pl.DataFrame):
+        root = as_place(level2)
+        kept = [state for state in kept_states(root)[0] if state.time <= instant]
+        level2 = _dataset(root)
     has_runs = check_level2(level2)
     rows = level2.lazy().filter(pl.col("product_id") == product_id)
     if "date" in rows.collect_schema():

@@ -34,6 +34,7 @@ from cbtools.raw.piece import Wanted
 from cbtools.raw.scan import stream_of
 from cbtools.raw.sequence import Run, Stream
 from cbtools.raw.stream import CHUNK_BYTES, Reading
+from cbtools.stores import as_place
 
 STATE_VERSION: Final = 1
 """Version of the form in which states are saved."""
@@ -186,7 +187,7 @@ class BookState:
         ...     cb.BookState.load(path) == cb.BookState()
         True
         """
-        path = Path(path)
+        path = as_place(path)
         try:
             with replace_file(path) as draft:
                 self.levels.write_parquet(
@@ -225,7 +226,7 @@ class BookState:
         """
         told = head(path)
         try:
-            levels = pl.read_parquet(Path(path))
+            levels = pl.read_parquet(str(path))
             rows = [Effect(*row) for row in told["products"]]
             stream = _stream(told["stream"])
             state = cls(products_of(rows), levels.select(LEVELS.names()), stream, tuple(told["segments"]))
@@ -336,7 +337,7 @@ def _begin(reading: Reading, start: BookState | None, product: str) -> Ladder:
 def head(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read what a saved state tells beside its levels: version, stream and products."""
     try:
-        told = pl.read_parquet_metadata(Path(path)).get(_KEY)
+        told = pl.read_parquet_metadata(str(path)).get(_KEY)
     except FileNotFoundError:
         raise StateError(f"there is no state {path}") from None
     except (OSError, pl.exceptions.PolarsError) as error:

@@ -57,7 +57,7 @@ def check_state_folder(root: Path) -> None:
 def kept_states(root: Path) -> tuple[list[KeptState], int]:
     """Give the states kept under a root, and how many more there are that cannot be read."""
     kept, unreadable = [], 0
-    for file in sorted((root / FOLDER).glob("*.parquet")):
+    for file in sorted((root / FOLDER).glob("*.parquet"), key=str):
         try:
             told = head(file)
             stream = told["stream"]

@@ -19,6 +19,7 @@ from cbtools.dataset.listing import datasets_under, partitions_in
 from cbtools.durable import sync_files, sync_folders
 from cbtools.errors import ConfigError, DatasetError
 from cbtools.lock import hold
+from cbtools.stores import as_place, discard, is_remote, put
 
 GROUPS: Final = pl.Schema(
     {
@@ -133,7 +134,7 @@ def compact_dataset(
         raise ConfigError(f"target_mb must be a positive size in megabytes, not {target_mb!r}")
     if not isinstance(grace_seconds, int | float) or not 0 <= grace_seconds < math.inf:
         raise ConfigError(f"grace_seconds must be a time in seconds, not {grace_seconds!r}")
-    base = Path(root)
+    base = as_place(root)
     folders = datasets_under(base, table)
     with contextlib.nullcontext() if dry_run else _alone(base, folders):
         rows: list[tuple[object, ...]] = []
@@ -153,6 +154,9 @@ def compact_dataset(
 @contextlib.contextmanager
 def _alone(root: Path, datasets: Sequence[Path]) -> Iterator[None]:
     """Keep jobs off, and other compactions: of the datasets, and of the output that they are tables of."""
+    if is_remote(root):  # where nothing can be locked
+        yield
+        return
     runs = [folder / _RUNS for folder in (root.absolute().parent, root.absolute())]
     with contextlib.ExitStack() as stack:
         for folder in (*(folder for folder in runs if folder.is_dir()), *datasets):
@@ -187,9 +191,9 @@ class _Group:
             if [_stamp(part) for part in self.parts] != before:
                 raise DatasetError(f"parts in {path.parent} were written meanwhile: compact it again")
             told = self._row(root, path.name, rows, draft.stat().st_size)
-            draft.replace(path)
+            put(draft, path)
         except BaseException:
-            draft.unlink(missing_ok=True)
+            discard(draft, path)
             raise
         sync_folders([path.parent])
         return told
@@ -211,7 +215,7 @@ def _stamp(part: Path) -> tuple[int, int, int] | None:
 
 def _rows_in(part: Path) -> int:
     try:
-        scan = pl.scan_parquet(part, glob=False, hive_partitioning=False)
+        scan = pl.scan_parquet(str(part), glob=False, hive_partitioning=False)
         rows: int = scan.select(pl.len()).collect().item()
     except pl.exceptions.ComputeError as error:
         raise DatasetError(f"{part} cannot be read: {error}. Run its segment again") from error
@@ -243,11 +247,11 @@ def _small_neighbours(parts: Sequence[Path], target: int) -> Iterator[_Group]:
 def _clear_up(root: Path) -> None:
     """Remove the parts for which others stand, and what a compaction that was killed left."""
     for relative, files in hive.walk(root):
-        gone = [Path(entry.path) for entry in Folder.of(files).replaced]
+        gone = [as_place(entry.path) for entry in Folder.of(files).replaced]
         for entry in files:
             drafted = hive.temporary_segment_of(entry.name)
             if drafted is not None and hive.compacted_first(f"part_{drafted}.parquet") is not None:
-                gone.append(Path(entry.path))
+                gone.append(as_place(entry.path))
         for path in gone:
             path.unlink(missing_ok=True)
         if gone:

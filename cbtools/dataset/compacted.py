@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Final
 
 import polars as pl
@@ -22,6 +21,7 @@ from cbtools.dataset import hive, order
 from cbtools.dataset.draft import regroup
 from cbtools.dataset.parquet import Format, PartFile, row_group_rows
 from cbtools.errors import DatasetError
+from cbtools.stores import Entry, discard, open_bytes, scratch_for
 
 SEGMENT: Final = "__segment"
 """The column of a compacted part that tells whose rows they are."""
@@ -29,7 +29,7 @@ _SEGMENTS: Final = "cbtools.segments"
 _BYTES: Final = "cbtools.bytes_before"
 
 
-def segments_in(path: str | os.PathLike[str]) -> tuple[str, ...]:
+def segments_in(path: str | Path) -> tuple[str, ...]:
     """Give the segments whose rows are in a part: those of a compacted one, or the one that names it.
 
     Raises
@@ -39,12 +39,12 @@ def segments_in(path: str | os.PathLike[str]) -> tuple[str, ...]:
     FileNotFoundError
         If it has just been replaced.
     """
-    name = Path(path).name
+    name = PurePath(str(path)).name
     if hive.compacted_first(name) is None:
         segment = hive.segment_of(name)
         return () if segment is None else (segment,)
     try:
-        return tuple(json.loads(pl.read_parquet_metadata(Path(path))[_SEGMENTS]))
+        return tuple(json.loads(pl.read_parquet_metadata(str(path))[_SEGMENTS]))
     except FileNotFoundError:
         raise
     except (OSError, ValueError, KeyError, pl.exceptions.PolarsError) as error:
@@ -59,18 +59,18 @@ def bytes_before(path: Path) -> int:
     size = path.stat().st_size
     if hive.compacted_first(path.name) is None:
         return size
-    return max(size, int(pl.read_parquet_metadata(path).get(_BYTES, 0)))
+    return max(size, int(pl.read_parquet_metadata(str(path)).get(_BYTES, 0)))
 
 
 @dataclass(frozen=True)
 class Folder:
     """The parts in one folder: those that count, and those for which another one stands."""
 
-    counting: tuple[os.DirEntry[str], ...]
-    replaced: tuple[os.DirEntry[str], ...] = ()
+    counting: tuple[Entry, ...]
+    replaced: tuple[Entry, ...] = ()
 
     @classmethod
-    def of(cls, files: Iterable[os.DirEntry[str]]) -> Folder:
+    def of(cls, files: Iterable[Entry]) -> Folder:
         """Sort the files of a folder; those that are no parts are left out."""
         parts = [entry for entry in files if hive.segment_of(entry.name) is not None]
         if all(hive.compacted_first(entry.name) is None for entry in parts):
@@ -154,15 +154,15 @@ def write_compacted(
     number = int(secrets.token_hex(2), 16)
     token = secrets.token_hex(hive.TOKEN_BYTES)
     drafted = str(hive.segment_of(path.name)) if without is None else without  # its next writer removes it
-    draft = folder / hive.temporary_name(drafted, token, number)
-    told = {k: v for k, v in pl.read_parquet_metadata(sources[-1]).items() if k.startswith("cbtools.")}
+    draft = scratch_for(folder) / hive.temporary_name(drafted, token, number)
+    told = {k: v for k, v in pl.read_parquet_metadata(str(sources[-1])).items() if k.startswith("cbtools.")}
     told |= {"cbtools.segment": segments[0], _SEGMENTS: json.dumps(segments)}
     told[_BYTES] = str(sum(_share(source, without) for source in sources))
     by = order.sort_columns(schema)
     try:
         out = PartFile(draft, Format(schema, metadata=told, sorted_by=by))
     except BaseException:
-        draft.unlink(missing_ok=True)
+        discard(draft, path)
         raise
     try:
         for group in regroup(_merged(sources, schema, by, without), row_group_rows(schema)):
@@ -171,7 +171,7 @@ def write_compacted(
     except BaseException:
         with contextlib.suppress(OSError):  # a full disk: the file goes anyway
             out.abandon()
-        draft.unlink(missing_ok=True)
+        discard(draft, path)
         raise
     return draft, path, out.rows
 
@@ -181,7 +181,7 @@ def _share(source: Path, without: str | None) -> int:
     size = bytes_before(source)
     if without is None:
         return size
-    scan = pl.scan_parquet(source, glob=False, hive_partitioning=False)
+    scan = pl.scan_parquet(str(source), glob=False, hive_partitioning=False)
     rows, kept = scan.select(pl.len(), kept=(pl.col(SEGMENT) != without).sum()).collect().row(0)
     return int(size * kept // max(1, rows))
 
@@ -190,7 +190,7 @@ def _schema_of(sources: Sequence[Path]) -> pl.Schema:
     """Give the columns of all sources, and last the segment."""
     found: dict[str, pl.DataType] = {}
     for source in sources:
-        there = pl.scan_parquet(source, glob=False, hive_partitioning=False).collect_schema()
+        there = pl.scan_parquet(str(source), glob=False, hive_partitioning=False).collect_schema()
         for name, dtype in there.items():
             if found.setdefault(name, dtype) != dtype:
                 raise DatasetError(
@@ -208,8 +208,10 @@ def _merged(
 
     runs = []
     for source in sources:
-        segment, metadata, offset = segments_in(source)[0], pq.read_metadata(source), 0
-        scan = pl.scan_parquet(source, glob=False, hive_partitioning=False)
+        segment, offset = segments_in(source)[0], 0
+        with open_bytes(source) as file:
+            metadata = pq.read_metadata(file)
+        scan = pl.scan_parquet(str(source), glob=False, hive_partitioning=False)
         there = scan.collect_schema()
         lacking = [pl.lit(None, schema[name]).alias(name) for name in by if name not in there]
         for i in range(metadata.num_row_groups):

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from cbtools.dataset import hive
 from cbtools.dataset.compacted import segments_in, write_compacted
 from cbtools.dataset.written import Part, Written
 from cbtools.durable import sync_files, sync_folders
+from cbtools.stores import as_place, discard, files_in, folders_in, is_remote, put_all
 
 
 @dataclass(frozen=True)
@@ -51,17 +51,14 @@ class Finished:
         folders = {path.parent for path in (*self.old, *self.compacted, *(part.path for part in self.parts))}
         compacted = []
         for folder in sorted(folders):
-            with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
-                compacted += [Path(entry.path) for entry in entries if is_in(self.segment, entry)]
+            with contextlib.suppress(FileNotFoundError):
+                compacted += [path for path in files_in(folder) if is_in(self.segment, path)]
         return replace(self, compacted=tuple(compacted), rest=rest_of(compacted, self.segment))
 
     def _rename(self) -> Written:
-        parts = []
-        for part in self.rest:
-            part.draft.replace(part.path)
-        for part in self.parts:
-            part.draft.replace(part.path)
-            parts.append(Part(part.path, part.rows, part.path.stat().st_size, part.values))
+        parts = [Part(part.path, part.rows, part.draft.stat().st_size, part.values) for part in self.parts]
+        put_all((part.draft, part.path) for part in self.rest)
+        put_all((part.draft, part.path) for part in self.parts)
         now = {part.path for part in parts}
         return Written(tuple(parts), tuple(path for path in self.old if path not in now))
 
@@ -72,7 +69,7 @@ class Finished:
     def drop(self) -> None:
         """Remove the files, and the folders that were made for them."""
         for part in self.parts:
-            part.draft.unlink(missing_ok=True)
+            discard(part.draft, part.path)
         remove_empty(self._folders_of(part.path for part in self.parts))
 
     def _folders_of(self, paths: Iterable[Path]) -> list[Path]:
@@ -97,10 +94,15 @@ def publish_together(tables: Mapping[str, Finished]) -> dict[str, Written]:
     except BaseException:
         for finished in prepared.values():
             for part in finished.rest:
-                part.draft.unlink(missing_ok=True)
+                discard(part.draft, part.path)
         raise
     tables = prepared
-    written = {table: finished._rename() for table, finished in tables.items()}
+    try:
+        written = {table: finished._rename() for table, finished in tables.items()}
+    finally:
+        for finished in tables.values():
+            for part in finished.rest:  # if it was not published
+                discard(part.draft, part.path)
     sync_folders(
         {
             part.path.parent
@@ -127,9 +129,7 @@ def publish_together(tables: Mapping[str, Finished]) -> dict[str, Written]:
 
 def datasets_in(root: Path) -> list[Path]:
     """Give the folders of datasets under a root."""
-    with contextlib.suppress(FileNotFoundError):
-        return sorted(path for path in root.iterdir() if path.name[0] not in "._" and path.is_dir())
-    return []
+    return sorted((path for path in folders_in(root) if path.name[0] not in "._"), key=str)
 
 
 def remove_parts(root: Path, segment: str) -> None:
@@ -146,15 +146,15 @@ def parts_of(root: Path, segment: str) -> tuple[tuple[Path, ...], tuple[Path, ..
     for _, files in hive.walk(root):
         for entry in files:
             if hive.segment_of(entry.name) == segment:
-                own.append(Path(entry.path))
-            elif is_in(segment, entry):
-                shared.append(Path(entry.path))
+                own.append(as_place(entry.path))
+            elif is_in(segment, entry.path):
+                shared.append(as_place(entry.path))
     return tuple(own), tuple(shared)
 
 
-def is_in(segment: str, entry: os.DirEntry[str]) -> bool:
+def is_in(segment: str, path: str | Path) -> bool:
     """Tell whether a file is a compacted part that has a segment's rows."""
-    return hive.compacted_first(entry.name) is not None and segment in segments_in(entry.path)
+    return hive.compacted_first(PurePath(str(path)).name) is not None and segment in segments_in(path)
 
 
 def rest_of(compacted: Iterable[Path], segment: str) -> tuple[FinishedPart, ...]:
@@ -168,7 +168,7 @@ def rest_of(compacted: Iterable[Path], segment: str) -> tuple[FinishedPart, ...]
         sync_files(part.draft for part in written)
     except BaseException:
         for one in written:
-            one.draft.unlink(missing_ok=True)
+            discard(one.draft, one.path)
         raise
     return tuple(written)
 
@@ -180,7 +180,7 @@ def remove_drafts(root: Path, segments: Collection[str]) -> set[str]:
         for entry in files:
             drafted = hive.temporary_segment_of(entry.name)
             if drafted in segments:
-                Path(entry.path).unlink(missing_ok=True)
+                as_place(entry.path).unlink(missing_ok=True)
             else:
                 left.update((drafted,) if drafted else segments_in(entry.path))
     return left
@@ -189,5 +189,6 @@ def remove_drafts(root: Path, segments: Collection[str]) -> set[str]:
 def remove_empty(folders: Iterable[Path]) -> None:
     """Remove those folders in which nothing is."""
     for folder in folders:
-        with contextlib.suppress(OSError):  # not empty, or gone
-            folder.rmdir()
+        if not is_remote(folder):  # a store has no folders, but names that hold a slash
+            with contextlib.suppress(OSError):  # not empty, or gone
+                folder.rmdir()

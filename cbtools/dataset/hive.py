@@ -17,6 +17,7 @@ from urllib.parse import quote
 import polars as pl
 
 from cbtools.errors import ConfigError, DatasetError
+from cbtools.stores import Entry, as_place, is_remote, remote_tree
 
 NULL: Final = "__HIVE_DEFAULT_PARTITION__"
 """Stands for null in a folder's name."""
@@ -46,10 +47,10 @@ def dataset_root(root: str | os.PathLike[str], table: str | None) -> Path:
         If the table's name is not one folder's.
     """
     if table is None:
-        return Path(root)
+        return as_place(root)
     if not table or table[0] in "._" or "=" in table or Path(table).name != table:
         raise ConfigError(f"table {table!r} is not the name of a folder")
-    return Path(root) / table
+    return as_place(root) / table
 
 
 def part_name(segment: str) -> str:
@@ -193,7 +194,7 @@ def names_of(relative: Sequence[str]) -> tuple[str, ...]:
     return tuple(part.partition("=")[0] for part in relative)
 
 
-def walk(root: Path) -> Iterator[tuple[tuple[str, ...], list[os.DirEntry[str]]]]:
+def walk(root: Path) -> Iterator[tuple[tuple[str, ...], Sequence[Entry]]]:
     """Walk the partition folders of a dataset, outer before inner, sorted by name.
 
     Parameters
@@ -203,10 +204,13 @@ def walk(root: Path) -> Iterator[tuple[tuple[str, ...], list[os.DirEntry[str]]]]
 
     Yields
     ------
-    tuple of (tuple of str, list of os.DirEntry)
+    tuple of (tuple of str, sequence of Entry)
         The folder's path inside the root, as its parts, and the files in it. Only folders named
         ``column=value`` are entered: what else lies in the root is not of the dataset.
     """
+    if is_remote(root):
+        yield from _walk_remote(root)
+        return
     waiting: list[tuple[str, ...]] = [()]
     while waiting:
         here = waiting.pop()
@@ -215,6 +219,20 @@ def walk(root: Path) -> Iterator[tuple[tuple[str, ...], list[os.DirEntry[str]]]]
                 entries = sorted(listing, key=lambda entry: entry.name)
         except (FileNotFoundError, NotADirectoryError):  # gone, by another segment's writer; or a file
             continue
-        inner = [e.name for e in entries if "=" in e.name and e.name[0] not in "._" and e.is_dir()]
+        inner = [e.name for e in entries if _is_partition(e.name) and e.is_dir()]
         waiting.extend((*here, name) for name in reversed(inner))
         yield here, [e for e in entries if e.is_file()]
+
+
+def _walk_remote(root: Path) -> Iterator[tuple[tuple[str, ...], Sequence[Entry]]]:
+    try:
+        tree = remote_tree(root)
+    except OSError as error:
+        raise DatasetError(f"cannot list {root}: {error}") from error
+    for relative, entries in sorted(tree.items()):
+        if all(_is_partition(name) for name in relative):
+            yield relative, sorted(entries, key=lambda entry: entry.name)
+
+
+def _is_partition(folder: str) -> bool:
+    return "=" in folder and folder[0] not in "._"

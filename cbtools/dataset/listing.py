@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cbtools.dataset import hive
 from cbtools.dataset.compacted import Folder
+from cbtools.dataset.finished import datasets_in
 from cbtools.errors import DatasetError
 
 
@@ -23,7 +24,7 @@ def datasets_under(root: Path, table: str | None) -> list[Path]:
     elif any(True for _ in partitions_in(root)):
         folders = [root]
     else:
-        folders = [p for p in sorted(root.glob("*")) if p.name[0] not in "._" and p.is_dir()]
+        folders = datasets_in(root)
     folders = [folder for folder in folders if any(True for _ in partitions_in(folder))]
     if not folders:
         raise DatasetError(f"no dataset in {hive.dataset_root(root, table)}: no part_*.parquet there")

@@ -76,7 +76,7 @@ class Run:
 
     def read(self) -> pl.DataFrame:
         """Read the run's rows."""
-        scan = pl.scan_parquet(self.path, glob=False, hive_partitioning=False)
+        scan = pl.scan_parquet(str(self.path), glob=False, hive_partitioning=False)
         return scan.slice(self.offset, self.rows).collect()
 
 

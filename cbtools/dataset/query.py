@@ -13,6 +13,7 @@ from cbtools.dataset import hive
 from cbtools.dataset.finished import datasets_in
 from cbtools.dataset.scan import scan_dataset
 from cbtools.errors import ConfigError, DatasetError
+from cbtools.stores import as_place
 
 SELF: Final = "self"
 """The name of a dataset that is not in a folder of a root, but is the root itself (as in `LazyFrame.sql`)."""
@@ -46,7 +47,7 @@ def tables_in(root: str | os.PathLike[str]) -> dict[str, Path]:
     ...     list(tables_in(root)), list(tables_in(f"{root}/mine"))
     (['mine'], ['self'])
     """
-    folder = Path(root)
+    folder = as_place(root)
     if _holds_parts(folder):
         return {SELF: folder}
     found = {path.name: path for path in datasets_in(folder) if _holds_parts(path)} if folder.is_dir() else {}
@@ -116,7 +117,7 @@ def query_dataset(root: str | os.PathLike[str], sql: str) -> pl.LazyFrame:
         columns = frame.collect_schema()
     except pl.exceptions.PolarsError as error:
         told = str(error).split("\n\n")[0]
-        there = f"Tables in {Path(root)}: {', '.join(tables)}"
+        there = f"Tables in {root}: {', '.join(tables)}"
         raise ConfigError(f"cannot run the query: {told}. {there}") from error
     if not columns:
         raise ConfigError(f"the query gives no columns: give a SELECT of {', '.join(tables)}")

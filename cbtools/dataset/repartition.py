@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from cbtools.dataset import hive
 from cbtools.dataset.compacted import Folder, segments_in
@@ -69,7 +68,7 @@ def repartition_dataset(
         segment: None
         for _, files in hive.walk(source)
         for entry in Folder.of(files).counting
-        for segment in segments_in(Path(entry.path))
+        for segment in segments_in(entry.path)
     }
     if not listed:
         raise DatasetError(f"no dataset in {source}: no part_*.parquet there")

@@ -15,6 +15,7 @@ from cbtools.dataset import hive
 from cbtools.dataset.listing import datasets_under, partitions_in
 from cbtools.errors import DatasetError
 from cbtools.schema import TIME
+from cbtools.stores import as_place, open_bytes
 
 PARTITIONS: Final = pl.Schema(
     {
@@ -100,11 +101,11 @@ def dataset_report(root: str | os.PathLike[str], table: str | None = None) -> Da
     """
     rows: list[tuple[Any, ...]] = []
     holes: list[tuple[str, str, str]] = []
-    for folder in datasets_under(Path(root), table):
+    for folder in datasets_under(as_place(root), table):
         there = []
         for relative, parts in partitions_in(folder):
             there.append(relative)
-            paths = [Path(entry.path) for entry in parts.counting]
+            paths = [as_place(entry.path) for entry in parts.counting]
             rows.append((folder.name, "/".join(relative), len(paths), *_told(paths)))
         holes += [(folder.name, *hole) for hole in _holes(there)]
     return DatasetReport(
@@ -120,7 +121,8 @@ def _told(paths: list[Path]) -> tuple[int, int, int | None, int | None]:
     rows, size, ends = 0, 0, []
     for path in paths:
         try:
-            metadata = pq.read_metadata(path)
+            with open_bytes(path) as file:
+                metadata = pq.read_metadata(file)
         except (pa.ArrowException, OSError) as error:
             raise DatasetError(f"{path} cannot be read: {error}. Run its segment again") from error
         rows += metadata.num_rows

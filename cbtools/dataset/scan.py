@@ -17,6 +17,7 @@ from cbtools.dataset.parquet import partition_dtypes
 from cbtools.dataset.split import DERIVED_DTYPES
 from cbtools.errors import DatasetError, unknown_name
 from cbtools.schema import RAW, SEGMENT, TABLES, schema
+from cbtools.stores import Entry, as_place, files_in, folders_in, is_remote
 
 FOOTERS: Final = 256
 """How many footers a scan reads to learn the columns, at about 0.1 ms each."""
@@ -28,7 +29,7 @@ _TRIES = 20
 @dataclass(frozen=True)
 class _File:
     relative: tuple[str, ...]
-    entry: os.DirEntry[str]
+    entry: Entry
 
 
 def scan_dataset(
@@ -102,7 +103,7 @@ def scan_dataset(
     [(1.0, 'A/B', 's1')]
     """
     folder = hive.dataset_root(root, table)
-    files = _find(folder, Path(root), table)
+    files = _find(folder, as_place(root), table)
     if segments is not None:
         files = _of_segments(files, segments, folder)
     by = _partition_columns(folder, files)
@@ -137,8 +138,10 @@ def _find(folder: Path, root: Path, table: str | None) -> list[_File]:
         what = f"no dataset in {folder}: no part_*.parquet there, nor in folders named column=value"
     else:
         what = f"no dataset in {folder}: there is no such folder"
-    near = root if root.is_dir() else next(path for path in root.absolute().parents if path.is_dir())
-    there = sorted(path.name for path in near.iterdir() if path.name[0] not in "._")
+    near = root
+    if not is_remote(root) and not root.is_dir():
+        near = next(path for path in root.absolute().parents if path.is_dir())
+    there = sorted(path.name for path in (*folders_in(near), *files_in(near)) if path.name[0] not in "._")
     hint = "Write one with write_dataset(frame, root, partition_by=...)"
     if any(next(_parts(near / name), None) for name in there):
         hint = f"Give {'another' if table else 'a'} table: scan_dataset(root, table)"
@@ -229,7 +232,7 @@ def _partition_types(
     noted: dict[str, pl.DataType] = {}
     for file in files:
         try:
-            noted = partition_dtypes(pl.read_parquet_metadata(Path(file.entry.path)))
+            noted = partition_dtypes(pl.read_parquet_metadata(file.entry.path))
         except (pl.exceptions.ComputeError, OSError):
             continue
         break

@@ -23,6 +23,7 @@ from cbtools.dataset.written import Written
 from cbtools.durable import sync_files
 from cbtools.errors import ConfigError, DatasetError
 from cbtools.schema import Column
+from cbtools.stores import as_place, scratch_for
 
 BUFFER_BYTES: Final = 192 << 20
 """Rows that wait for their row group to fill need no more than this, over all partitions of a writer."""
@@ -104,6 +105,7 @@ class DatasetWriter:
         self._drafts: dict[tuple[hive.Value, ...], Draft] = {}
         self._open: dict[int, Draft] = {}
         self._waiting_bytes = 0
+        self._scratch: Path | None = None
         self._made: list[Path] = []
         self._varies = columns is not None  # by the options of what is written
         self._others: Path | None = None
@@ -116,9 +118,9 @@ class DatasetWriter:
         for relative, files in hive.walk(self._root):
             for entry in files:
                 if entry.name == self._name:
-                    self._old.append(Path(entry.path))
+                    self._old.append(as_place(entry.path))
                 elif hive.temporary_segment_of(entry.name) == self._segment:
-                    Path(entry.path).unlink(missing_ok=True)
+                    as_place(entry.path).unlink(missing_ok=True)
                 elif hive.segment_of(entry.name) is not None and hive.names_of(relative) != tuple(self._by):
                     raise DatasetError(
                         f"{self._root} is partitioned by {', '.join(hive.names_of(relative)) or 'nothing'}, "
@@ -126,9 +128,9 @@ class DatasetWriter:
                         "partition_by, or another root"
                     )
                 elif hive.segment_of(entry.name) is not None:
-                    self._others = Path(entry.path)
-                    if not fresh and is_in(self._segment, entry):
-                        self._compacted.append(Path(entry.path))
+                    self._others = as_place(entry.path)
+                    if not fresh and is_in(self._segment, entry.path):
+                        self._compacted.append(as_place(entry.path))
             if fresh and self._others is not None:
                 break
 
@@ -166,7 +168,7 @@ class DatasetWriter:
 
     def _check_same_columns(self, part: Path, kept: pl.Schema) -> None:
         """Refuse columns that another segment's part has not: a null there would be taken for a value's."""
-        there = pl.scan_parquet(part, glob=False, hive_partitioning=False).collect_schema()
+        there = pl.scan_parquet(str(part), glob=False, hive_partitioning=False).collect_schema()
         there.pop(SEGMENT, None)
         differing = [name for name in {**there, **kept} if (name in there) != (name in kept)]
         if differing:
@@ -206,7 +208,11 @@ class DatasetWriter:
         draft = self._drafts.get(values)
         if draft is None:
             named = dict(zip(self._by, values, strict=True))
-            draft = self._drafts[values] = Draft(self._plan, self._root / hive.folder(named), named)
+            if self._scratch is None:
+                self._scratch = scratch_for(self._root)
+            draft = self._drafts[values] = Draft(
+                self._plan, self._scratch.joinpath(*hive.folder(named).parts), named
+            )
         before = draft.waiting_bytes
         draft.add(rows)
         self._waiting_bytes += draft.waiting_bytes - before
@@ -278,7 +284,12 @@ class DatasetWriter:
 
     def _finished(self) -> Finished:
         drafts = sorted(self._drafts.values(), key=lambda draft: draft.folder)
-        parts = [FinishedPart(d.file, d.folder / self._name, d.rows, d.values) for d in drafts]
+        parts = [
+            FinishedPart(
+                d.file, self._root.joinpath(*hive.folder(d.values).parts, self._name), d.rows, d.values
+            )
+            for d in drafts
+        ]
         return Finished(self._root, self._segment, tuple(parts), tuple(self._old), tuple(self._compacted))
 
     def publish(self) -> Written:
@@ -307,6 +318,8 @@ class DatasetWriter:
         for draft in self._drafts.values():
             draft.drop()
         remove_empty(reversed(self._made))
+        if self._scratch is not None and self._scratch != self._root:
+            remove_empty([self._scratch])
         self._drafts, self._open, self._made = {}, {}, []
 
     def __enter__(self) -> Self:

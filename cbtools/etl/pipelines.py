@@ -116,7 +116,7 @@ class ETLPipeline:
             If the input cannot be read, or the output cannot be written.
         """
         if not isinstance(self.reader, NDJSONReader):
-            _check_apart(input_path, Path(output_path))
+            _check_apart(input_path, Path(str(output_path)))
         name = _name_of(input_path, self.reader) if segment is None else segment
         return self.writer.write(self.scan(input_path), output_path, partition_cols, segment=name)
 

@@ -18,6 +18,7 @@ from cbtools.etl.counts import Counted, count_rows
 from cbtools.lazy import source as lazy_source
 from cbtools.raw.files import Piece, Source, find_segments, read_pieces
 from cbtools.raw.stream import CHUNK_BYTES
+from cbtools.stores import as_place
 
 LINES = pl.Schema({"segment": pl.String(), "line": pl.Int64(), "byte_offset": pl.Int64(), "raw": pl.Binary()})
 """The columns of `NDJSONReader.scan`."""
@@ -250,19 +251,19 @@ class ParquetReader(BaseReader):
 
 
 def _scan_parquet(source: str | os.PathLike[str]) -> pl.LazyFrame:
-    text, path = os.fspath(source), Path(source)
+    text, path = str(source), as_place(source)
     if path.is_dir():
         if any(hive.segment_of(entry.name) for _, files in hive.walk(path) for entry in files):
             return scan_dataset(path)
-        files = sorted(path.rglob("*.parquet"))
+        files = sorted(str(file) for file in path.rglob("*.parquet"))
         if not files:
             raise DatasetError(f"no Parquet in {text}: none of its files ends in .parquet")
         return pl.scan_parquet(files, glob=False, hive_partitioning=True)
     if path.is_file():
         types: Mapping[str, pl.DataType] = {}
         if path.suffix == ".parquet" and any("=" in part for part in path.parts):
-            types = partition_dtypes(pl.read_parquet_metadata(path))
-        return pl.scan_parquet(path, glob=False, hive_partitioning=True, hive_schema=dict(types) or None)
+            types = partition_dtypes(pl.read_parquet_metadata(str(path)))
+        return pl.scan_parquet(str(path), glob=False, hive_partitioning=True, hive_schema=dict(types) or None)
     frame = pl.scan_parquet(text, hive_partitioning=True)
     try:
         frame.collect_schema()
@@ -315,7 +316,7 @@ class CSVReader(BaseReader):
         DatasetError
             If there is no such file.
         """
-        paths = os.fspath(source) if isinstance(source, str | os.PathLike) else [Path(p) for p in source]
+        paths = [str(p) for p in source] if isinstance(source, list | tuple) else str(source)
         frame = pl.scan_csv(
             paths,
             separator=self.separator,

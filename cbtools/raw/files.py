@@ -7,14 +7,14 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from glob import glob
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from cbtools.errors import SegmentError
+from cbtools.stores import as_place, files_in, matching, open_bytes, told_as_oserror
 
 Buffer = npt.NDArray[np.uint8]
 
@@ -63,7 +63,7 @@ def segment_name(path: str | os.PathLike[str]) -> str:
     >>> segment_name("raw/ready/coinbase/segment_20251126T14_00001.ndjson.gz")
     'segment_20251126T14_00001'
     """
-    name = Path(path).name
+    name = PurePath(str(path)).name
     for ending in sorted(ENDINGS, key=len, reverse=True):
         if name.endswith(ending):
             return name[: -len(ending)]
@@ -89,27 +89,31 @@ def find_segments(source: Source) -> list[Path]:
     SegmentError
         If a name stands for no file.
     """
-    if not isinstance(source, str | os.PathLike):
+    if isinstance(source, Sequence) and not isinstance(source, str):
         paths = [path for one in source for path in find_segments(one)]
         if not paths:
             raise SegmentError("no segments: the list of sources is empty")
         return paths
-    text = os.fspath(source)
-    path = Path(text)
+    try:
+        return _found(as_place(source))
+    except OSError as error:
+        raise SegmentError(f"cannot look for {source}: {error.strerror or error}") from error
+
+
+def _found(path: Path) -> list[Path]:
     if path.is_dir():
-        found = [entry for entry in path.iterdir() if entry.name.endswith(ENDINGS) and entry.is_file()]
+        found = [file for file in files_in(path) if file.name.endswith(ENDINGS)]
         if not found:
-            raise SegmentError(f"no segments in {text}: none of its files ends in {', '.join(ENDINGS)}")
+            raise SegmentError(f"no segments in {path}: none of its files ends in {', '.join(ENDINGS)}")
     elif path.exists():
         return [path]
     else:
-        found = [Path(name) for name in glob(text, recursive=True)]  # noqa: PTH207 (it may be absolute)
-        found = [entry for entry in found if entry.is_file()]
+        found = matching(str(path))
         if not found:
             raise SegmentError(
-                f"no such segment: {text} (a path, a glob pattern, a folder or a list of these)"
+                f"no such segment: {path} (a path, a glob pattern, a folder or a list of these)"
             )
-    return sorted(found, key=lambda entry: (entry.name, str(entry)))
+    return sorted(found, key=lambda file: (file.name, str(file)))
 
 
 class Stream(Protocol):
@@ -151,7 +155,7 @@ class _Steps:
 @contextmanager
 def _open(path: Path) -> Iterator[_Opened]:
     """Open a segment, to be decompressed if its first bytes say that it is compressed."""
-    with path.open("rb", buffering=0) as file:
+    with open_bytes(path) as file:
         start = file.read(4)
         file.seek(0)
         for magic, codec in _MAGIC.items():
@@ -192,7 +196,7 @@ def read_pieces(
         If the file cannot be opened or read.
     """
     try:
-        with _open(path) as opened:
+        with told_as_oserror(path), _open(path) as opened:
             told = 0
             for piece in _pieces(
                 opened, segment_name(path), piece_bytes, deque() if spare is None else spare
@@ -207,7 +211,7 @@ def read_pieces(
 
 def is_compressed(path: Path) -> bool:
     """Tell whether a segment is compressed, by its first bytes."""
-    with path.open("rb") as file:
+    with open_bytes(path) as file:
         start = file.read(4)
     return any(start.startswith(magic) for magic in _MAGIC)
 
@@ -221,7 +225,7 @@ def read_end(path: Path, end_bytes: int) -> Piece:
         If the file cannot be opened or read.
     """
     try:
-        with path.open("rb") as file:
+        with told_as_oserror(path), open_bytes(path) as file:
             size = file.seek(0, os.SEEK_END)
             offset, text = size, b""
             while offset and b"\n" not in text[:-1]:

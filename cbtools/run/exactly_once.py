@@ -33,6 +33,7 @@ from cbtools.run.order import Waiting, waiting_in
 from cbtools.run.pool import WorkerPool, is_trouble
 from cbtools.run.quarantine import remove_drafts as remove_quarantine_drafts
 from cbtools.run.states import Found, Kept
+from cbtools.stores import is_remote
 
 Tell = Callable[[Mapping[str, Any]], object]
 
@@ -54,13 +55,15 @@ def begun_job(options: Options, pool: WorkerPool, log: RunLog, tell: Tell) -> It
         If they cannot be written to, or a manifest cannot be read.
     """
     with ExitStack() as stack:
-        for folder in (options.folders.processing, options.task.root / RUNS):
+        folders = [options.folders.processing, options.task.root / RUNS]
+        folders = [folder for folder in folders if not is_remote(folder)]  # nothing is locked in a store
+        for folder in folders:
             stack.enter_context(hold(folder))
         check_state_folder(options.task.root)
         job = Job(options, pool, log, tell)
         stack.callback(job.give_back)
         stack.enter_context(pool)
-        pool.check([options.folders.processing, options.task.root / RUNS])
+        pool.check(folders)
         yield job
 
 

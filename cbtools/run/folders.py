@@ -12,6 +12,7 @@ from typing import Final
 from cbtools.durable import replace_file, sync_folders
 from cbtools.errors import ConfigError
 from cbtools.raw.files import ENDINGS, read_pieces, segment_name
+from cbtools.stores import is_remote
 
 _READY: Final = "ready"
 _PIECE_BYTES: Final = 4 << 20
@@ -61,6 +62,13 @@ class Folders:
         failed: str | os.PathLike[str] | None = None,
     ) -> Folders:
         """Give the folders beside ``ready``, or in a folder in whose path there is none, and check them."""
+        for given in (input_dir, processing, done, failed):
+            if given is not None and is_remote(given):
+                raise ConfigError(
+                    f"{given} is in a store, and a job claims segments by renaming them, which a store "
+                    "cannot: give folders of a disk (output_dir may be in a store), or call run_segment for "
+                    "each URL"
+                )
         ready = Path(input_dir).absolute()  # workers may be in other folders
         if not ready.is_dir():
             raise ConfigError(

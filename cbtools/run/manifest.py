@@ -123,7 +123,7 @@ def read_manifests(root: Path) -> Iterator[Manifest]:
     DatasetError
         At a file that is none: without it, it is not known whether its segment's rows are there.
     """
-    for path in sorted((root / FOLDER).glob("[!.]*.json")):
+    for path in sorted((root / FOLDER).glob("[!.]*.json"), key=str):
         try:
             manifest = Manifest(dict(orjson.loads(path.read_bytes())))
             known = manifest.segment == path.stem and manifest.sha256 and manifest.parameters

@@ -6,7 +6,6 @@ import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from pathlib import Path
 from typing import Any, Final
 
 from cbtools.errors import ConfigError
@@ -17,6 +16,7 @@ from cbtools.run.draft import Task
 from cbtools.run.folders import Folders
 from cbtools.run.order import Waiting
 from cbtools.run.states import check_keep
+from cbtools.stores import as_place
 
 Instant = str | date | datetime
 
@@ -79,7 +79,7 @@ def read_options(
         raise ConfigError(f"since ({since}) must be before until ({until}): nothing is between them")
     return Options(
         folders=Folders.of(input_dir, processing_dir, done_dir, failed_dir),
-        task=Task(Path(output_dir).absolute(), config, chunk_bytes, check_products(products), strict),
+        task=Task(as_place(output_dir).absolute(), config, chunk_bytes, check_products(products), strict),
         keep_states=keep_states,
         delete=delete_after_processing,
         since=begin,

@@ -14,7 +14,9 @@ from typing import IO, Any, Final, Self
 import orjson
 import polars as pl
 
+from cbtools.dataset.finished import remove_empty
 from cbtools.durable import sync_files, sync_folders
+from cbtools.stores import discard, is_remote, put, scratch_for
 
 FOLDER: Final = "_quarantine"
 
@@ -31,16 +33,15 @@ class FinishedQuarantine:
         if self.draft is None:
             self.path.unlink(missing_ok=True)
             return None
-        self.draft.replace(self.path)
+        put(self.draft, self.path)
         sync_folders([self.path.parent])
         return self.path
 
     def drop(self) -> None:
         """Remove the file that was not published."""
         if self.draft is not None:
-            self.draft.unlink(missing_ok=True)
-            with suppress(OSError):  # others may have files there
-                self.path.parent.rmdir()
+            discard(self.draft, self.path)
+            remove_empty([self.path.parent])
 
 
 class Quarantine:
@@ -52,7 +53,7 @@ class Quarantine:
 
     def __init__(self, root: Path, segment: str) -> None:
         self._path = root / FOLDER / f"{segment}.ndjson"
-        self._draft = self._path.with_name(f".{segment}.{secrets.token_hex(4)}.tmp")
+        self._draft = Path()
         self._file: IO[bytes] | None = None
         self._handed_over = False
 
@@ -60,9 +61,15 @@ class Quarantine:
         """Add rows of the table of rejects."""
         for row in rejects.iter_rows(named=True):
             if self._file is None:
-                self._draft.parent.mkdir(parents=True, exist_ok=True)
-                self._file = self._draft.open("wb")
+                self._file = self._begun()
             self._file.write(orjson.dumps(_as_json(row), option=orjson.OPT_APPEND_NEWLINE))
+
+    def _begun(self) -> IO[bytes]:
+        folder = self._path.parent
+        if not is_remote(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._draft = scratch_for(folder) / f".{self._path.stem}.{secrets.token_hex(4)}.tmp"
+        return self._draft.open("wb")
 
     def hand_over(self) -> FinishedQuarantine:
         """Give the file to the caller, on the disk: who publishes it or drops it."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
 from typing import Any
 
 from cbtools.book.rebuilder import BookOptions
@@ -21,6 +20,7 @@ from cbtools.run.config import read_config
 from cbtools.run.draft import Task, columns_counted, draft_segment
 from cbtools.run.report import InspectReport, SegmentReport
 from cbtools.run.states import KEEP_STATES, Found, check_keep, find_state
+from cbtools.stores import as_place
 
 
 def run_segment(
@@ -112,7 +112,7 @@ def run_segment(
         raise SegmentError(
             f"run_segment takes one segment, and {segment} names {len(paths)}: call it for each"
         )
-    path, name, root = paths[0], segment_name(paths[0]), Path(out)
+    path, name, root = paths[0], segment_name(paths[0]), as_place(out)
     check_state_folder(root)
     found = Found(state, "the state given") if state is not None else find_state(root, path, name)
     task = Task(root, config, chunk_bytes, check_products(products), strict)

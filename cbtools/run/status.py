@@ -11,6 +11,7 @@ from cbtools.lock import holder
 from cbtools.raw.report import as_html, as_text, number
 from cbtools.run.folders import Folders, segments_in
 from cbtools.run.manifest import read_manifests
+from cbtools.stores import as_place
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def job_status(
     >>> status.ready, status.runs
     (2, 0)
     """
-    folders, root = Folders.of(input_dir, processing_dir, done_dir, failed_dir), Path(output_dir)
+    folders, root = Folders.of(input_dir, processing_dir, done_dir, failed_dir), as_place(output_dir)
     waiting, failed = segments_in(folders.ready), segments_in(folders.failed)
     last, spans = None, []
     runs = rows = raw_bytes = gaps = rejects = 0

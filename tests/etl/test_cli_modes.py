@@ -71,7 +71,7 @@ def asked(monkeypatch):
 def test_a_mode_is_a_span_of_days(call, asked, tmp_path, options, since, until):
     done = call("run", tmp_path, "--out", tmp_path / "out", *options)
     assert (done.code, done.err) == (0, "")
-    assert asked == [((tmp_path, tmp_path / "out"), since, until)]
+    assert asked == [((str(tmp_path), str(tmp_path / "out")), since, until)]
 
 
 @pytest.mark.parametrize(
