@@ -15,6 +15,8 @@ from cbtools.dataset import write_dataset as write_dataset
 from cbtools.dataset.query import query_dataset as query_dataset
 from cbtools.dataset import Compaction as Compaction
 from cbtools.dataset import compact_dataset as compact_dataset
+from cbtools.dataset import Migration as Migration
+from cbtools.dataset import migrate_dataset as migrate_dataset
 from cbtools.dataset import repartition_dataset as repartition_dataset
 from cbtools.dataset import DatasetReport as DatasetReport
 from cbtools.dataset import dataset_report as dataset_report

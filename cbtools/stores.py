@@ -30,8 +30,10 @@ _PUTS: Final = 8
 
 
 def is_remote(place: object) -> bool:
-    """Tell whether a place is in a store."""
-    return "://" in str(place) if isinstance(place, str) else not isinstance(place, os.PathLike)
+    """Tell whether a place is in a store: a URL, or a UPath of one."""
+    if isinstance(place, str):
+        return "://" in place
+    return not isinstance(place, os.PathLike) and hasattr(place, "fs")
 
 
 def as_place(place: str | os.PathLike[str]) -> Path:

@@ -64,6 +64,7 @@ ORDER = [
         "write",
         "listing",
         "compact",
+        "migrate",
         "repartition",
         "report",
         "__init__",

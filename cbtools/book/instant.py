@@ -20,7 +20,7 @@ from cbtools.dataset.scan import scan_dataset
 from cbtools.errors import ConfigError, DatasetError, StateError
 from cbtools.raw.report import as_html, as_text
 from cbtools.schema import FRAME
-from cbtools.stores import as_place
+from cbtools.stores import as_place, is_remote
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -188,8 +188,9 @@ def book_at(
     if not isinstance(product_id, str):
         raise ConfigError(f"product_id must be one product's name, e.g. 'BTC-USD', not {product_id!r}")
     kept = []
-    if not isinstance(level2, pl.LazyFrame | pl.DataFrame):
-        root = as_place(level2)
+    given: Any = level2
+    if isinstance(given, str | os.PathLike) or is_remote(given):
+        root = as_place(given)
         kept = [state for state in kept_states(root)[0] if state.time <= instant]
         level2 = _dataset(root)
     has_runs = check_level2(level2)

@@ -15,11 +15,10 @@ import polars as pl
 
 from cbtools.dataset import hive
 from cbtools.dataset.compacted import Folder, bytes_before, place_of, segments_in, write_compacted
-from cbtools.dataset.listing import datasets_under, partitions_in
+from cbtools.dataset.listing import alone, datasets_under, partitions_in
 from cbtools.durable import sync_files, sync_folders
 from cbtools.errors import ConfigError, DatasetError
-from cbtools.lock import hold
-from cbtools.stores import as_place, discard, is_remote, put
+from cbtools.stores import as_place, discard, put
 
 GROUPS: Final = pl.Schema(
     {
@@ -31,7 +30,6 @@ GROUPS: Final = pl.Schema(
         "bytes_after": pl.Int64(),
     }
 )
-_RUNS: Final = "_runs"
 
 
 @dataclass(frozen=True, repr=False)
@@ -136,7 +134,7 @@ def compact_dataset(
         raise ConfigError(f"grace_seconds must be a time in seconds, not {grace_seconds!r}")
     base = as_place(root)
     folders = datasets_under(base, table)
-    with contextlib.nullcontext() if dry_run else _alone(base, folders):
+    with contextlib.nullcontext() if dry_run else alone(base, folders):
         rows: list[tuple[object, ...]] = []
         replaced = 0
         for folder in folders:
@@ -149,19 +147,6 @@ def compact_dataset(
             for folder in folders:
                 _clear_up(folder)
     return Compaction(pl.DataFrame(rows, schema=GROUPS, orient="row"), dry_run)
-
-
-@contextlib.contextmanager
-def _alone(root: Path, datasets: Sequence[Path]) -> Iterator[None]:
-    """Keep jobs off, and other compactions: of the datasets, and of the output that they are tables of."""
-    if is_remote(root):  # where nothing can be locked
-        yield
-        return
-    runs = [folder / _RUNS for folder in (root.absolute().parent, root.absolute())]
-    with contextlib.ExitStack() as stack:
-        for folder in (*(folder for folder in runs if folder.is_dir()), *datasets):
-            stack.enter_context(hold(folder))
-        yield
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Final
@@ -160,20 +160,27 @@ def write_compacted(
     told[_BYTES] = str(sum(_share(source, without) for source in sources))
     by = order.sort_columns(schema)
     try:
-        out = PartFile(draft, Format(schema, metadata=told, sorted_by=by))
+        rows = write_part(draft, _merged(sources, schema, by, without), schema, told)
     except BaseException:
         discard(draft, path)
         raise
+    return draft, path, rows
+
+
+def write_part(
+    file: Path, frames: Iterator[pl.DataFrame], schema: pl.Schema, footer: Mapping[str, str]
+) -> int:
+    """Write frames, whose rows are in order, as a part; gives how many rows there were."""
+    out = PartFile(file, Format(schema, metadata=footer, sorted_by=order.sort_columns(schema)))
     try:
-        for group in regroup(_merged(sources, schema, by, without), row_group_rows(schema)):
+        for group in regroup(frames, row_group_rows(schema)):
             out.write(group)
         out.close()
     except BaseException:
-        with contextlib.suppress(OSError):  # a full disk: the file goes anyway
+        with contextlib.suppress(OSError):  # a full disk: the file is of no use anyway
             out.abandon()
-        discard(draft, path)
         raise
-    return draft, path, out.rows
+    return out.rows
 
 
 def _share(source: Path, without: str | None) -> int:

@@ -12,7 +12,7 @@ from typing import Any, Final
 import polars as pl
 
 from cbtools.dataset import hive
-from cbtools.schema import SCHEMA_VERSION, Column
+from cbtools.schema import SCHEMA_VERSION, Column, columns
 
 ROW_GROUP_BYTES: Final = 48 << 20
 ROW_GROUP_ROWS: Final = 131_072
@@ -62,10 +62,6 @@ def footer(
     *, segment: str, table: str | None, columns: Iterable[Column], partition_by: Mapping[str, pl.DataType]
 ) -> dict[str, str]:
     """Make a part's key-value metadata: which table and columns, by which program, of which segment."""
-    described = [
-        {"name": c.name, "dtype": str(c.dtype), "unit": c.unit, "meaning": c.meaning, "null": c.null}
-        for c in columns
-    ]
     entries = {
         "cbtools.version": package_version(),
         "cbtools.segment": segment,
@@ -74,8 +70,19 @@ def footer(
     if table is not None:
         entries["cbtools.table"] = table
         entries["cbtools.schema_version"] = str(SCHEMA_VERSION)
-        entries["cbtools.columns"] = _json(described)
+        entries["cbtools.columns"] = _json([_described(column) for column in columns])
     return entries
+
+
+def _described(c: Column) -> dict[str, object]:
+    return {"name": c.name, "dtype": str(c.dtype), "unit": c.unit, "meaning": c.meaning, "null": c.null}
+
+
+def columns_told(table: str, present: Iterable[str], before: str) -> str:
+    """Describe columns anew, as far as the table has them today; others as they were described before."""
+    known = {c["name"]: c for c in json.loads(before)}
+    known |= {column.name: _described(column) for column in columns(table)}
+    return _json([known[name] for name in present if name in known])
 
 
 def _dtype_name(dtype: pl.DataType) -> str | list[str]:
