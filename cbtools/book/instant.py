@@ -192,9 +192,9 @@ def book_at(
     if isinstance(given, str | os.PathLike) or is_remote(given):
         root = as_place(given)
         kept = [state for state in kept_states(root)[0] if state.time <= instant]
-        level2 = _dataset(root)
-    has_runs = check_level2(level2)
-    rows = level2.lazy().filter(pl.col("product_id") == product_id)
+        given = _dataset(root)
+    has_runs = check_level2(given)
+    rows = given.lazy().filter(pl.col("product_id") == product_id)
     if "date" in rows.collect_schema():
         day_after = instant // _DAY_NS + 1
         rows = rows.filter(pl.col("date").to_physical() <= day_after)
