@@ -88,7 +88,7 @@ def compact_dataset(
     either, never both, whenever it lists the folder, and so it is if this is killed at any moment; the next
     call clears up. What lists files by itself (DuckDB, pyarrow) may see both for a moment, between the
     renaming and the removal. A query that was planned before and opens its files later finds them gone, and
-    fails; ``grace_seconds`` keeps them for it.
+    fails; ``grace_seconds`` keeps them for it. In a store nothing is locked: no job must be at work.
 
     Parameters
     ----------

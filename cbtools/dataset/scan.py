@@ -55,7 +55,7 @@ def scan_dataset(
     Parameters
     ----------
     root : str or os.PathLike
-        Folder of the dataset, or of the datasets where `table` is given.
+        Folder of the dataset, or of the datasets where `table` is given; or its URL in a store.
     table : str, optional
         Name of the dataset's folder in `root`: a table of `cbtools.schema`, or any other.
     columns : sequence of str, optional

@@ -354,7 +354,8 @@ def write_dataset(
     frame : polars.LazyFrame or polars.DataFrame
         The rows. Columns which the table does not have are kept, behind the table's.
     root : str or os.PathLike
-        Folder of the dataset, or of the datasets where `table` is given.
+        Folder of the dataset, or of the datasets where `table` is given; or its URL in a store
+        (``s3://bucket/folder``; ``pip install "cbtools[cloud]"``).
     partition_by : str or sequence of str
         Partition columns, outermost first: columns of the frame (texts, whole numbers, booleans, dates), or
         ``"date"`` (Date) and ``"hour"`` (Int8), derived from server_time (from capture_time where that is
@@ -380,6 +381,12 @@ def write_dataset(
     DatasetError
         If a column of the table is missing, has another dtype, or holds a null which it must not; if the
         dataset is partitioned by other columns already.
+
+    Notes
+    -----
+    A store has no rename. There the parts are written to the disk first, then put, each by one request: each
+    is whole or not there, and they appear one after another. If putting breaks off, some of them are there:
+    write the segment again. Nothing is locked.
 
     Examples
     --------

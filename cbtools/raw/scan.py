@@ -62,7 +62,8 @@ def scan_raw(
     Parameters
     ----------
     source : path-like, or list of path-like
-        A segment, a glob pattern, a folder of segments, or a list of these; plain, gzip or zstd. Files of a
+        A segment, a glob pattern, a folder of segments, or a list of these; plain, gzip or zstd; of the disk,
+        or of a store by URLs (``s3://bucket/raw/*.ndjson``; ``pip install "cbtools[cloud]"``). Files of a
         pattern or a folder are read in the order of their names, as one stream: a connection that goes on in
         the next file goes on in the table.
     channel : str

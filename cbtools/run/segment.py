@@ -50,9 +50,10 @@ def run_segment(
     Parameters
     ----------
     segment : path-like
-        The raw segment: plain, gzip or zstd.
+        The raw segment: plain, gzip or zstd; its path, or its URL in a store.
     out : path-like
-        Root of the datasets: each table is a folder of it.
+        Root of the datasets: each table is a folder of it. A path, or a URL in a store: what that changes in
+        publishing, see `cbtools.write_dataset`.
     channel_config : mapping, optional
         Table → ``{"partition_cols": [...], "processor_options": {...}}``; the tables named are written. By
         default level2 and market_trades by product_id and date, and ticker by date and hour. Options of
