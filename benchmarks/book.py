@@ -8,8 +8,9 @@ times as fast) and the C package order-book (5 times), of the extra ``bench``.
 
 from __future__ import annotations
 
+import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import islice
 
 if hasattr(os, "sched_setaffinity"):  # before any thread is started: one core
@@ -17,7 +18,7 @@ if hasattr(os, "sched_setaffinity"):  # before any thread is started: one core
 
 import numpy as np
 import polars as pl
-from measure import alternate, arguments, ratio, segment
+from measure import Claim, Table, alternate, arguments, segment, tell, times_as_fast
 from order_book import SortedDict as OrderBookSide
 from sortedcontainers import SortedDict
 
@@ -94,8 +95,7 @@ def prefix(level2: pl.DataFrame, n_messages: int) -> pl.DataFrame:
     return level2.filter(pl.col("line") <= lines[min(n_messages, len(lines) - 1)])
 
 
-def main() -> None:
-    options = arguments(__doc__)
+def measured(options: argparse.Namespace) -> Iterator[Claim | Table]:
     level2 = cb.scan_raw(segment(options.folder, options.megabytes), "level2").collect().rechunk()
     lines = level2["line"].n_unique()
     first = level2.filter(pl.col("is_snapshot"))
@@ -111,30 +111,31 @@ def main() -> None:
     for (name, runs), changes in zip(
         seconds.items(), np.repeat([p.height for p in parts.values()], 2), strict=True
     ):
-        best, median = (f(runs) / changes * 1e9 for f in (min, np.median))
-        print(f"{name:36} {changes:9,} changes: {best:6.1f} ns a change (best), {median:6.1f} (median)")
+        target = None if "1/1 " not in name else 60 if name.startswith("top") else 30
+        yield Claim(f"a change, {name}", "ns", [run / changes * 1e9 for run in runs], target, less=True)
 
     for name, target, theirs, n in (
         ("sortedcontainers", 20, sorted_dict, lines),
         ("order-book", 5, order_book, FEW),
     ):
-        compare(prefix(level2, n), name, theirs, target, min(options.repeat, 3))
+        yield compare(prefix(level2, n), name, theirs, target, options.repeat)
 
 
 def compare(
     level2: pl.DataFrame, name: str, theirs: Callable[[list[Message]], list[Row]], target: int, repeat: int
-) -> None:
+) -> Claim:
     """Run both on the same messages, from a form that each can begin with at once."""
     whole = messages(level2)
     assert rebuilt(level2, TOP, DEPTH).select(TOP).rows() == theirs(whole), "the books differ"
     jobs = {"cbtools": lambda: rebuilt(level2, TOP, DEPTH), name: lambda: theirs(whole)}
     seconds = alternate(jobs, repeat)
-    ns = {job: min(runs) / level2.height * 1e9 for job, runs in seconds.items()}
-    print(
-        f"\n{level2.height:,} changes in {len(whole):,} messages, the same rows: cbtools "
-        f"{ns['cbtools']:,.0f} ns a change, {name} {ns[name]:,.0f} ns\n"
-        f"{ratio(seconds, 'cbtools', name)}; target {target}"
-    )
+    print(f"{level2.height:,} changes in {len(whole):,} messages, the same rows of both")
+    return times_as_fast(f"rebuild_book against {name}", seconds, "cbtools", name, target)
+
+
+def main() -> None:
+    options = arguments(__doc__)
+    tell(options, measured(options))
 
 
 if __name__ == "__main__":

@@ -12,14 +12,13 @@ gaps to look after. And the windows of both are compared where pandas' are cover
 from __future__ import annotations
 
 import argparse
-import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import polars as pl
-from measure import alternate, arguments, ratio, segment
+from measure import Claim, Table, alternate, arguments, segment, tell, times_as_fast
 
 import cbtools as cb
 
@@ -79,8 +78,7 @@ def options_of() -> argparse.Namespace:
     return options
 
 
-def main() -> None:
-    options = options_of()
+def measured(options: argparse.Namespace) -> Iterator[Claim | Table]:
     book = rows_of(options.folder, options.megabytes, options.rows)
     n = book.height
     compare(book.head(100_000))
@@ -96,13 +94,13 @@ def main() -> None:
     }
     made = cb.add_book_features(book.head(min(n, 200_000)), ["ofi", "log_return"]).collect()
     seconds = alternate(jobs, options.repeat)
-    theirs = alternate(pandas_jobs(made), min(options.repeat, 3))
-    best = min(seconds["the usual set"])
-    median = statistics.median(seconds["the usual set"])
-    print(f"the usual set: {best * 1e6 / n:.2f} s a million rows (best), {median * 1e6 / n:.2f} (median)")
+    theirs = alternate(pandas_jobs(made), options.repeat)
+    runs = [run * 1e6 / n for run in seconds["the usual set"]]
+    yield Claim("the usual set, a million rows", "s", runs, 1.0, less=True)
     for name, of in WINDOWS.items():
-        more = [f(seconds[name]) - f(seconds[of]) for f in (min, statistics.median)]
-        print(f"{name:26} adds {more[0] / n * 1e9:6.1f} ns a row (best), {more[1] / n * 1e9:6.1f} (median)")
+        pairs = zip(seconds[name], seconds[of], strict=True)
+        more = [(run - without) / n * 1e9 for run, without in pairs]
+        yield Claim(f"{name} adds to a row", "ns", more, 30, less=True)
     for name in ("ofi_10s alone", "realized_variance_10s alone"):
         print(f"{name:28} {min(seconds[name]) / n * 1e9:6.1f} ns a row (best)")
     for name, runs in theirs.items():
@@ -114,7 +112,12 @@ def main() -> None:
         ("ofi_10s alone", "pandas: the same by rolling('10s').apply"),
         ("realized_variance_10s alone", "pandas: rolling('10s').sum() of squared returns"),
     ):
-        print(f"{ours} against {name}: {ratio(both, ours, name)}; target 20")
+        yield times_as_fast(f"{ours} against {name}", both, ours, name, 20 if "apply" in name else None)
+
+
+def main() -> None:
+    options = options_of()
+    tell(options, measured(options))
 
 
 if __name__ == "__main__":

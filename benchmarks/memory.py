@@ -5,12 +5,11 @@ The segment is a recording of 100 MB as often as need be: each time a new connec
 
 from __future__ import annotations
 
-import resource
-import subprocess
-import sys
+import argparse
+from collections.abc import Iterator
 from pathlib import Path
 
-from measure import arguments, segment
+from measure import Claim, Table, arguments, child, segment, tell
 
 READ = """
 import sys, polars as pl, cbtools as cb
@@ -22,7 +21,6 @@ import sys, cbtools as cb
 cb.scan_raw(sys.argv[1], "level2").pipe(cb.rebuild_book).sink_parquet(sys.argv[2])
 print("level2 to a file of the book, depth 10")
 """
-UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 def repeated(path: Path, times: int) -> Path:
@@ -37,16 +35,20 @@ def repeated(path: Path, times: int) -> Path:
     return large
 
 
-def main() -> None:
-    options = arguments(__doc__, megabytes=2000, quick=200)
+def measured(options: argparse.Namespace) -> Iterator[Claim | Table]:
     each = min(100, options.megabytes)
     path = repeated(segment(options.folder / "memory", each), round(options.megabytes / each))
     out = options.folder / "memory" / "book.parquet"
-    for code in (READ, BOOK):  # the peak is of all so far, and the second needs more
-        subprocess.run([sys.executable, "-c", code, path, out], check=True)
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * UNIT
-        print(f"{path.stat().st_size / 1e6:.0f} MB in at most {peak / 1e6:.0f} MB; target 1000 MB for 2 GB")
+    for name, code in (("read", READ), ("its book into a file", BOOK)):
+        peaks = [child("-c", code, path, out).peak / 1e6 for _ in range(options.repeat)]
+        claim = f"peak memory, a segment of {path.stat().st_size / 1e9:.1f} GB, {name}"
+        yield Claim(claim, "MB", peaks, 1000, less=True)
     out.unlink()
+
+
+def main() -> None:
+    options = arguments(__doc__, megabytes=2000, quick=200)
+    tell(options, measured(options))
 
 
 if __name__ == "__main__":

@@ -5,15 +5,15 @@ Best bid and ask are drawn without thinning, too, by matplotlib alone.
 
 from __future__ import annotations
 
+import argparse
 import io
-import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import polars as pl
-from measure import alternate, arguments, ratio
+from measure import Claim, Table, alternate, arguments, tell, times_as_fast
 
 import cbtools as cb
 from cbtools.schema import BOOK_STATE, TIME, TRADE_SIDE
@@ -82,8 +82,7 @@ def unthinned(rows: pl.DataFrame) -> None:
         ax.step(rows["server_time"].to_numpy(), rows[column].to_numpy(), where="post")
 
 
-def main() -> None:
-    options = arguments(__doc__)
+def measured(options: argparse.Namespace) -> Iterator[Claim | Table]:
     n = 100_000 if options.quick else 10_000_000
     mpl.use("Agg")
     random = np.random.default_rng(1)
@@ -106,10 +105,15 @@ def main() -> None:
         "matplotlib alone": lambda: unthinned(rows),
     }
     seconds = alternate({name: saved(draw) for name, draw in jobs.items()}, options.repeat)
-    print(f"{n:,} rows; candles: {bars.height:,} bars".ljust(44), "best s  median s; target 3 s")
+    print(f"{n:,} rows; candles: {bars.height:,} bars")
     for name, runs in seconds.items():
-        print(f"{name:42} {min(runs):8.2f} {statistics.median(runs):9.2f}")
-    print("quotes against matplotlib alone:", ratio(seconds, "quotes", "matplotlib alone"))
+        yield Claim(f"plot, {name}", "s", runs, None if "alone" in name else 3, less=True)
+    yield times_as_fast("plot, quotes against matplotlib alone", seconds, "quotes", "matplotlib alone", None)
+
+
+def main() -> None:
+    options = arguments(__doc__)
+    tell(options, measured(options))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -24,6 +25,7 @@ FOOTERS: Final = 256
 
 _PATH = "__path"
 _TRIES = 20
+_REQUESTS = 16
 
 
 @dataclass(frozen=True)
@@ -207,11 +209,9 @@ def _columns(
     found = dict(declared)
     whence = dict.fromkeys(found, "the table")
     unreadable = ""
-    for file in files:
-        try:
-            there = pl.scan_parquet(file.entry.path, glob=False, hive_partitioning=False).collect_schema()
-        except (pl.exceptions.ComputeError, OSError) as error:  # a query that needs the file will say so
-            unreadable = f"{file.entry.path}: {error}"
+    for file, there in zip(files, _schemas(files), strict=True):
+        if isinstance(there, Exception):  # a query that needs the file will say so
+            unreadable = f"{file.entry.path}: {there}"
             continue
         for name, dtype in there.items():
             if found.setdefault(name, dtype) != dtype:
@@ -223,6 +223,22 @@ def _columns(
     if not found:
         raise DatasetError(f"no part can be read; {unreadable}. Run the segment again")
     return {name: dtype for name, dtype in found.items() if name not in by}
+
+
+def _schemas(files: Sequence[_File]) -> Iterator[pl.Schema | Exception]:
+    """Read the footers; side by side where each is a wait for a store."""
+
+    def one(file: _File) -> pl.Schema | Exception:
+        try:
+            return pl.scan_parquet(file.entry.path, glob=False, hive_partitioning=False).collect_schema()
+        except (pl.exceptions.ComputeError, OSError) as error:
+            return error
+
+    if files and is_remote(files[0].entry.path):
+        with ThreadPoolExecutor(_REQUESTS) as pool:
+            yield from pool.map(one, files)
+    else:
+        yield from map(one, files)
 
 
 def _partition_types(

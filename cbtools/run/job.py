@@ -62,8 +62,8 @@ def run_job(
     input_dir : path-like
         The folder of closed segments, as ``raw/ready/coinbase``.
     output_dir : path-like
-        Root of the datasets, as ``processed/coinbase``; or its URL in a store, where nothing is locked: see to
-        it that no other job or compaction works on it. (Workers of an `executor` then share the temporary
+        Root of the datasets, as ``processed/coinbase``; or its URL in a store, where nothing is locked: see
+        to it that no other job or compaction works on it. (Workers of an `executor` then share the temporary
         folder, too.)
     channel_config : mapping, optional
         As in `run_segment`.
