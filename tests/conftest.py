@@ -11,6 +11,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 # for the processes that tests and notebooks start, too
 os.environ["MPLBACKEND"] = "Agg"
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes: each would compile all sources
 os.environ["CBTOOLS_QUIET"] = "1"  # a first run compiles the kernels, whose notice no notebook has
 
 settings.register_profile("repeatable", deadline=None, derandomize=True)
