@@ -112,7 +112,7 @@ def measured(options: argparse.Namespace) -> Iterator[Claim | Table]:
         ("ofi_10s alone", "pandas: the same by rolling('10s').apply"),
         ("realized_variance_10s alone", "pandas: rolling('10s').sum() of squared returns"),
     ):
-        yield times_as_fast(f"{ours} against {name}", both, ours, name, 20 if "apply" in name else None)
+        yield times_as_fast(f"{ours} against {name}", both, ours, name, 20)
 
 
 def main() -> None:

@@ -102,17 +102,18 @@ class Table:
         lines = [self.header, *self.rows]
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.header))]
         told = [
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+            for line in lines
         ]
         return "\n".join([self.title, *told])
 
 
 def figure(value: float) -> str:
     """Write three digits of a number."""
-    if value == 0 or not 1e-3 <= abs(value) < 1e15:
-        return f"{value:.3g}"
-    whole = len(f"{abs(value):.0f}")
-    return f"{value:,.{max(0, 3 - whole)}f}" if abs(value) >= 1 else f"{value:.3g}"
+    rounded = float(f"{value:.3g}")
+    if abs(rounded) < 1:
+        return f"{rounded:.3g}"
+    return f"{value:,.{max(0, 3 - len(str(int(abs(rounded)))))}f}"
 
 
 def spread(runs: Sequence[float]) -> str:
