@@ -11,17 +11,20 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
+from functools import cache, wraps
 from glob import glob
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast
 
 from cbtools.errors import ConfigError, DatasetError
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _SCRATCH: Final = "cbtools-scratch-"
 _BLOCK: Final = 8 << 20
@@ -88,9 +91,30 @@ def told_as_oserror(place: object) -> Iterator[None]:
     except (OSError, ImportError):
         raise
     except Exception as error:
-        if type(error).__module__.partition(".")[0] not in ("aiohttp", "botocore"):
+        if not _is_of_client(error):
             raise
         raise OSError(f"{place}: {error}") from error
+
+
+def tells_trouble(function: Callable[P, T]) -> Callable[P, T]:
+    """Have a function raise a DatasetError for trouble with a store; for that with a disk, what it raises."""
+
+    @wraps(function)
+    def telling(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:
+            place = next((one for one in (*args, *kwargs.values()) if is_remote(one)), None)
+            if place is None or not (isinstance(error, OSError) or _is_of_client(error)):
+                raise
+            raise DatasetError(f"cannot work on {place}: {str(error).splitlines()[0]}") from error
+
+    return telling
+
+
+def _is_of_client(error: Exception) -> bool:
+    """Tell whether an error is one that the libraries of a store raise."""
+    return type(error).__module__.partition(".")[0] in ("aiohttp", "botocore")
 
 
 # --- what is in a place
@@ -194,6 +218,8 @@ def matching(pattern: str) -> list[Path]:
     with told_as_oserror(pattern):
         found = place.fs.glob(place.path, detail=True)
     keys = [key for key, told in found.items() if told["type"] == "file"]
+    if "/." not in pattern:  # hidden files are to be named, as on a disk
+        keys = [key for key in keys if "/." not in key]
     return [as_place(f"{place.protocol}://{key}") for key in keys]
 
 

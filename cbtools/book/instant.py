@@ -20,7 +20,7 @@ from cbtools.dataset.scan import scan_dataset
 from cbtools.errors import ConfigError, DatasetError, StateError
 from cbtools.raw.report import as_html, as_text
 from cbtools.schema import FRAME
-from cbtools.stores import as_place, is_remote
+from cbtools.stores import as_place, is_remote, tells_trouble
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -146,6 +146,7 @@ def _summary(levels: pl.DataFrame) -> str:
     return f"{levels.height:,} levels{best}"
 
 
+@tells_trouble
 def book_at(
     level2: pl.LazyFrame | pl.DataFrame | str | os.PathLike[str], when: datetime | str, product_id: str
 ) -> Book:

@@ -18,7 +18,7 @@ from cbtools.dataset.compacted import Folder, bytes_before, place_of, segments_i
 from cbtools.dataset.listing import alone, datasets_under, partitions_in
 from cbtools.durable import sync_files, sync_folders
 from cbtools.errors import ConfigError, DatasetError
-from cbtools.stores import as_place, discard, put
+from cbtools.stores import as_place, discard, put, tells_trouble
 
 GROUPS: Final = pl.Schema(
     {
@@ -69,6 +69,7 @@ class Compaction:
         return f"<p>{self._headline()}</p>{table}"
 
 
+@tells_trouble
 def compact_dataset(
     root: str | os.PathLike[str],
     table: str | None = None,

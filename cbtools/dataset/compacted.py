@@ -154,11 +154,11 @@ def write_compacted(
     number = int(secrets.token_hex(2), 16)
     token = secrets.token_hex(hive.TOKEN_BYTES)
     drafted = str(hive.segment_of(path.name)) if without is None else without  # its next writer removes it
-    draft = scratch_for(folder) / hive.temporary_name(drafted, token, number)
     told = {k: v for k, v in pl.read_parquet_metadata(str(sources[-1])).items() if k.startswith("cbtools.")}
     told |= {"cbtools.segment": segments[0], _SEGMENTS: json.dumps(segments)}
     told[_BYTES] = str(sum(_share(source, without) for source in sources))
     by = order.sort_columns(schema)
+    draft = scratch_for(folder) / hive.temporary_name(drafted, token, number)
     try:
         rows = write_part(draft, _merged(sources, schema, by, without), schema, told)
     except BaseException:

@@ -20,7 +20,7 @@ from cbtools.dataset.parquet import columns_told, package_version
 from cbtools.durable import sync_files, sync_folders
 from cbtools.errors import DatasetError
 from cbtools.schema import RAW
-from cbtools.stores import as_place, discard, put, scratch_for
+from cbtools.stores import as_place, discard, put, scratch_for, tells_trouble
 
 Step = Callable[[str, pl.LazyFrame], pl.LazyFrame]
 
@@ -73,6 +73,7 @@ class Migration:
         return f"<p>{self._headline()}</p>{table}"
 
 
+@tells_trouble
 def migrate_dataset(
     root: str | os.PathLike[str], table: str | None = None, *, dry_run: bool = False
 ) -> Migration:

@@ -13,12 +13,13 @@ from cbtools.dataset import hive
 from cbtools.dataset.finished import datasets_in
 from cbtools.dataset.scan import scan_dataset
 from cbtools.errors import ConfigError, DatasetError
-from cbtools.stores import as_place
+from cbtools.stores import as_place, tells_trouble
 
 SELF: Final = "self"
 """The name of a dataset that is not in a folder of a root, but is the root itself (as in `LazyFrame.sql`)."""
 
 
+@tells_trouble
 def tables_in(root: str | os.PathLike[str]) -> dict[str, Path]:
     """Find the tables of a root.
 
@@ -65,6 +66,7 @@ def _scan(root: str | os.PathLike[str], name: str) -> pl.LazyFrame:
     return scan_dataset(root) if name == SELF else scan_dataset(root, name)
 
 
+@tells_trouble
 def query_dataset(root: str | os.PathLike[str], sql: str) -> pl.LazyFrame:
     """Query the tables of a root by SQL; nothing is read but the files of the partitions that it asks for.
 

@@ -12,8 +12,10 @@ from cbtools.dataset.write import write_dataset
 from cbtools.dataset.written import Written
 from cbtools.errors import ConfigError, DatasetError
 from cbtools.schema import DERIVED, RAW, TABLES
+from cbtools.stores import tells_trouble
 
 
+@tells_trouble
 def repartition_dataset(
     src: str | os.PathLike[str],
     dst: str | os.PathLike[str],

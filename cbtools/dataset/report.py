@@ -15,7 +15,7 @@ from cbtools.dataset import hive
 from cbtools.dataset.listing import datasets_under, partitions_in
 from cbtools.errors import DatasetError
 from cbtools.schema import TIME
-from cbtools.stores import as_place, open_bytes
+from cbtools.stores import as_place, open_bytes, tells_trouble
 
 PARTITIONS: Final = pl.Schema(
     {
@@ -70,6 +70,7 @@ class DatasetReport:
         return self.to_frame()._repr_html_()
 
 
+@tells_trouble
 def dataset_report(root: str | os.PathLike[str], table: str | None = None) -> DatasetReport:
     """Tell what a dataset holds, by its files' names and footers: no row is read.
 

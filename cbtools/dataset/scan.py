@@ -18,7 +18,7 @@ from cbtools.dataset.parquet import partition_dtypes
 from cbtools.dataset.split import DERIVED_DTYPES
 from cbtools.errors import DatasetError, unknown_name
 from cbtools.schema import RAW, SEGMENT, TABLES, schema
-from cbtools.stores import Entry, as_place, files_in, folders_in, is_remote
+from cbtools.stores import Entry, as_place, files_in, folders_in, is_remote, tells_trouble
 
 FOOTERS: Final = 256
 """How many footers a scan reads to learn the columns, at about 0.1 ms each."""
@@ -34,6 +34,7 @@ class _File:
     entry: Entry
 
 
+@tells_trouble
 def scan_dataset(
     root: str | os.PathLike[str],
     table: str | None = None,

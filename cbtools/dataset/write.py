@@ -23,7 +23,7 @@ from cbtools.dataset.written import Written
 from cbtools.durable import sync_files
 from cbtools.errors import ConfigError, DatasetError
 from cbtools.schema import Column
-from cbtools.stores import as_place, scratch_for
+from cbtools.stores import as_place, scratch_for, tells_trouble
 
 BUFFER_BYTES: Final = 192 << 20
 """Rows that wait for their row group to fill need no more than this, over all partitions of a writer."""
@@ -331,6 +331,7 @@ class DatasetWriter:
         self.abort()
 
 
+@tells_trouble
 def write_dataset(
     frame: pl.LazyFrame | pl.DataFrame,
     root: str | os.PathLike[str],

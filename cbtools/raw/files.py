@@ -95,7 +95,8 @@ def find_segments(source: Source) -> list[Path]:
             raise SegmentError("no segments: the list of sources is empty")
         return paths
     try:
-        return _found(as_place(source))
+        with told_as_oserror(source):
+            return _found(as_place(source))
     except OSError as error:
         raise SegmentError(f"cannot look for {source}: {error.strerror or error}") from error
 

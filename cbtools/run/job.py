@@ -19,8 +19,10 @@ from cbtools.run.options import Instant, Options, read_options
 from cbtools.run.order import Waiting, waiting_in
 from cbtools.run.pool import WorkerPool
 from cbtools.run.states import KEEP_STATES
+from cbtools.stores import tells_trouble
 
 
+@tells_trouble
 def run_job(
     input_dir: str | os.PathLike[str],
     output_dir: str | os.PathLike[str],

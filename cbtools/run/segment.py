@@ -20,9 +20,10 @@ from cbtools.run.config import read_config
 from cbtools.run.draft import Task, columns_counted, draft_segment
 from cbtools.run.report import InspectReport, SegmentReport
 from cbtools.run.states import KEEP_STATES, Found, check_keep, find_state
-from cbtools.stores import as_place
+from cbtools.stores import as_place, tells_trouble
 
 
+@tells_trouble
 def run_segment(
     segment: str | os.PathLike[str],
     out: str | os.PathLike[str],

@@ -11,7 +11,7 @@ from cbtools.lock import holder
 from cbtools.raw.report import as_html, as_text, number
 from cbtools.run.folders import Folders, segments_in
 from cbtools.run.manifest import read_manifests
-from cbtools.stores import as_place
+from cbtools.stores import as_place, tells_trouble
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,7 @@ class JobStatus:
         return as_html("Status", self.items())
 
 
+@tells_trouble
 def job_status(
     input_dir: str | os.PathLike[str],
     output_dir: str | os.PathLike[str],

@@ -19,6 +19,7 @@ from cbtools.run.job_report import JobReport, RunLog
 from cbtools.run.options import read_options
 from cbtools.run.pool import WorkerPool
 from cbtools.run.states import KEEP_STATES
+from cbtools.stores import tells_trouble
 
 _TOLD: Final = 1000
 """So many segments the report of a watch tells of, the last ones."""
@@ -27,6 +28,7 @@ _STEP: Final = 1.0
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
+@tells_trouble
 def watch_job(
     input_dir: str | os.PathLike[str],
     output_dir: str | os.PathLike[str],
