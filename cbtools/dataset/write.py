@@ -259,7 +259,7 @@ class DatasetWriter:
             raise DatasetError(f"this writer is {self._state}: there is nothing to finish")
         for draft in self._drafts.values():
             self._make_folder(draft.folder)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # encoding releases the GIL
+        with ThreadPoolExecutor(pl.thread_pool_size()) as pool:  # encoding releases the GIL
             deque(pool.map(Draft.finish, self._drafts.values()), maxlen=0)
         sync_files(draft.file for draft in self._drafts.values())
         self._state = "finished"

@@ -6,7 +6,6 @@ repeats, the deduplication of trades, and the counts.
 
 from __future__ import annotations
 
-import os
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -78,7 +77,7 @@ class Reading:
         self._asked = wanted.columns
         self._wanted = Wanted(columns, wanted.products, wanted.whole)
         self._paths, self._progress, self._strict = paths, progress, strict
-        self._threads = os.cpu_count() or 1
+        self._threads = pl.thread_pool_size()  # of the cores that are ours, or as many as Polars was told
         self._piece_bytes = max(1, chunk_bytes // _PIECES)
         self._spare: deque[Buffer] = deque()
         self.stream = Stream() if start is None else start.copy()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import (
     BrokenExecutor,
     CancelledError,
@@ -15,6 +15,7 @@ from concurrent.futures import (
     ThreadPoolExecutor,
     wait,
 )
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -23,11 +24,14 @@ from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeVar
 from uuid import uuid4
 
+import polars as pl
+
 from cbtools.errors import ConfigError, JobError
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_THREADS: Final = "POLARS_MAX_THREADS"
 _CHANCES: Final = 3
 """So often processes of ours may die without a task getting done in between."""
 
@@ -43,7 +47,7 @@ class WorkerPool:
                 f"executor must be a concurrent.futures.Executor, as a cluster's client.get_executor(), "
                 f"not {executor!r}"
             )
-        self.size = workers or (1 if executor is None else os.cpu_count() or 1)
+        self.size = workers or (1 if executor is None else pl.thread_pool_size())
         self._given = executor
         self._executor: Executor | None = executor
         self._doing: set[Future[Any]] = set()
@@ -92,7 +96,10 @@ class WorkerPool:
         # not forked: threads of this process may hold locks, and the lock of the folder would be inherited
         context = get_context("spawn")
         reader, self._leash = context.Pipe(duplex=False)
-        return ProcessPoolExecutor(self.size, context, _begin_work, (reader,))
+        executor = ProcessPoolExecutor(self.size, context, _begin_work, (reader,))
+        with _fewer_threads(self.size):
+            executor.submit(int)  # they are started with the first task, all of them
+        return executor
 
     def done(self) -> None:
         """Note that a task was done."""
@@ -138,6 +145,20 @@ class WorkerPool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close(at_once=error is not None)
+
+
+@contextmanager
+def _fewer_threads(workers: int) -> Iterator[None]:
+    """Have processes that are started in the block share the cores, where each would take all of them."""
+    before = os.environ.get(_THREADS)
+    os.environ[_THREADS] = str(max(1, pl.thread_pool_size() // workers))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_THREADS]
+        else:
+            os.environ[_THREADS] = before
 
 
 def _once(token: str, task: Callable[..., T], *args: Any, **kwargs: Any) -> T:

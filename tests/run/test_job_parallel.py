@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import random
 import re
 import tempfile
@@ -15,6 +16,7 @@ from typing import Any
 
 import book_flows
 import jobs
+import polars as pl
 import pytest
 import timeline
 import wire
@@ -23,6 +25,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import cbtools as cb
+from cbtools.run.pool import WorkerPool
 
 Segment = tuple[str, bytes]
 
@@ -320,3 +323,13 @@ def test_an_executor_is_the_caller_s(tmp_path):
             report = cb.run_job(put(folder, usual()), folder / "out", executor=threads, progress=False)
             assert report.done == 4
         assert threads.submit(int, "5").result() == 5
+
+
+@pytest.mark.parametrize("told", [None, "7"])
+def test_worker_processes_share_the_cores(monkeypatch, told):
+    monkeypatch.delenv("POLARS_MAX_THREADS", raising=False)
+    if told is not None:
+        monkeypatch.setenv("POLARS_MAX_THREADS", told)
+    with WorkerPool(2, None) as pool:
+        assert pool.submit(pl.thread_pool_size).result() == max(1, pl.thread_pool_size() // 2)
+        assert os.environ.get("POLARS_MAX_THREADS") == told
