@@ -79,7 +79,8 @@ class WorkerPool:
         try:
             if self._given is not None:
                 return self._given.submit(partial(_once, uuid4().hex, task, *args, **kwargs))
-            future = self._executor.submit(task, *args, **kwargs)
+            with _fewer_threads(self.size):  # a task may start a process
+                future = self._executor.submit(task, *args, **kwargs)
             self._doing.add(future)
             future.add_done_callback(self._doing.discard)
             return future
@@ -96,10 +97,7 @@ class WorkerPool:
         # not forked: threads of this process may hold locks, and the lock of the folder would be inherited
         context = get_context("spawn")
         reader, self._leash = context.Pipe(duplex=False)
-        executor = ProcessPoolExecutor(self.size, context, _begin_work, (reader,))
-        with _fewer_threads(self.size):
-            executor.submit(int)  # they are started with the first task, all of them
-        return executor
+        return ProcessPoolExecutor(self.size, context, _begin_work, (reader,))
 
     def done(self) -> None:
         """Note that a task was done."""
