@@ -28,8 +28,13 @@ class Plan:
         self.sorted_by = order.sort_columns(schema)
         self.form = Format(schema, metadata=footer, sorted_by=self.sorted_by)
         self.group_rows = row_group_rows(schema)
-        self.row_bytes = row_bytes(schema)
-        self.texts = [name for name, dtype in schema.items() if dtype in (pl.String, pl.Binary)]
+        self._row_bytes = row_bytes(schema)
+        self._texts = [name for name, dtype in schema.items() if dtype in (pl.String, pl.Binary)]
+
+    def bytes_of(self, frame: pl.DataFrame) -> int:
+        """Give what rows need in memory."""
+        texts = (int(frame[name].cast(pl.Binary).bin.size().sum()) for name in self._texts)
+        return frame.height * self._row_bytes + sum(texts)
 
 
 class Draft:
@@ -57,9 +62,8 @@ class Draft:
 
     def add(self, frame: pl.DataFrame) -> None:
         """Take rows, and write the row groups they fill."""
-        texts = sum(int(frame[name].cast(pl.Binary).bin.size().sum()) for name in self._plan.texts)
         self.rows += frame.height
-        self.waiting_bytes += frame.height * self._plan.row_bytes + texts
+        self.waiting_bytes += self._plan.bytes_of(frame)
         self._waiting.append(frame)
         self._waiting_rows += frame.height
         if len(self._waiting) > _FEW:  # many small frames need more than their rows
@@ -84,7 +88,7 @@ class Draft:
         self._out.write(group)
         self.waiting_bytes = self.waiting_bytes * rest.height // frame.height
         self._waiting_rows = rest.height
-        self._waiting = [_copy(rest)] if rest.height else []
+        self._waiting = [copied(rest)] if rest.height else []
 
     def _create(self) -> PartFile:
         plan = self._plan
@@ -134,7 +138,7 @@ class Draft:
         self._files, self._waiting = [], []
 
 
-def _copy(frame: pl.DataFrame) -> pl.DataFrame:
+def copied(frame: pl.DataFrame) -> pl.DataFrame:
     """Copy the rows: a slice would keep all of the frame it was cut from."""
     return pl.concat([frame.head(1), frame.slice(1)], rechunk=True)
 

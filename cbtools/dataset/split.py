@@ -15,6 +15,8 @@ DERIVED_DTYPES: Final = {column.name: pl.Schema({"x": column.dtype})["x"] for co
 """Dtypes of the partition columns that a frame need not have."""
 
 _CLOCKS = ("server_time", "capture_time")
+_FEW = 64
+_PLACE = "__place"
 
 
 def check_columns(table: str | None, columns: Sequence[Column], schema: Mapping[str, pl.DataType]) -> None:
@@ -71,27 +73,65 @@ def partition_dtypes(by: Sequence[str], schema: Mapping[str, pl.DataType]) -> di
     return {name: known[name] for name in by}
 
 
-def by_partition(
-    frame: pl.DataFrame, by: Sequence[str]
-) -> Iterator[tuple[tuple[hive.Value, ...], pl.DataFrame]]:
-    """Split a frame by its partition columns.
+def keys_of(frame: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
+    """Give the partition columns of a frame, those it has and those derived."""
+    return frame.select(_key(name, frame.schema).alias(name) for name in by)
 
-    Yields
-    ------
-    tuple of (tuple, polars.DataFrame)
-        The partition's values and its rows, in their order, without the partition columns.
-    """
-    if not frame.height:
-        return
-    keys = frame.select(_key(name, frame.schema).alias(name) for name in by)
-    kept = frame.drop(by, strict=False)
-    if all(_is_constant(keys[name]) for name in by):  # the usual case, and no row is moved
-        yield (cast("tuple[hive.Value, ...]", keys.row(0)) if by else ()), kept
-        return
-    names = [f"__key_{name}" for name in by]
-    wide = kept.hstack(keys.rename(dict(zip(by, names, strict=True))))
-    parts = wide.partition_by(names, maintain_order=True, include_key=False, as_dict=True)
-    yield from cast("dict[tuple[hive.Value, ...], pl.DataFrame]", parts).items()
+
+def only_partition(keys: pl.DataFrame, by: Sequence[str]) -> tuple[hive.Value, ...] | None:
+    """Give the values of the one partition that all rows are of; None if they are of several."""
+    if not all(_is_constant(keys[name]) for name in by):
+        return None
+    return cast("tuple[hive.Value, ...]", keys.row(0)) if by else ()
+
+
+class Undivided:
+    """Rows that wait to be divided by partitions together: it costs by columns and parts, not by rows."""
+
+    def __init__(self) -> None:
+        self._bytes = 0
+        self._keys: list[pl.DataFrame] = []
+        self._rows: list[pl.DataFrame] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def exceeds(self, n_bytes: int) -> bool:
+        """Tell whether more bytes wait, or so many frames that they need more than their rows."""
+        return self._bytes > n_bytes or len(self) > _FEW
+
+    def add(self, keys: pl.DataFrame, rows: pl.DataFrame, n_bytes: int) -> None:
+        """Take rows, which need so many bytes, and their partitions."""
+        self._keys.append(keys)
+        self._rows.append(rows)
+        self._bytes += n_bytes
+
+    def divide(self) -> Iterator[tuple[tuple[hive.Value, ...], pl.DataFrame]]:
+        """Divide all rows that wait.
+
+        Yields
+        ------
+        tuple of (tuple, polars.DataFrame)
+            The partition's values and its rows, in their order. The frames are cut from one, which lives as
+            long as any of them.
+        """
+        if not self._rows:
+            return
+        keys, rows = pl.concat(self._keys), pl.concat(self._rows, rechunk=True)
+        self._keys, self._rows, self._bytes = [], [], 0
+        places, at = _places(keys), 0
+        rows = rows[places.explode()]
+        for of_partition in places:
+            yield cast("tuple[hive.Value, ...]", keys.row(of_partition[0])), rows.slice(at, len(of_partition))
+            at += len(of_partition)
+
+
+def _places(keys: pl.DataFrame) -> pl.Series:
+    """Give the places of each partition's rows, the partitions by their first rows."""
+    telling = [name for name in keys.columns if not _is_constant(keys[name])] or keys.columns[:1]
+    texts = pl.col(pl.String, pl.Categorical, pl.Enum)  # as numbers they are quicker to tell apart
+    numbers = keys.select(telling).with_columns(texts.cast(pl.Categorical()).to_physical())
+    return numbers.with_row_index(_PLACE).group_by(telling, maintain_order=True).agg(_PLACE)[_PLACE]
 
 
 def _is_constant(keys: pl.Series) -> bool:

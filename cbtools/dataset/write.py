@@ -16,7 +16,7 @@ import polars as pl
 from cbtools import schema as tables
 from cbtools.dataset import hive, split
 from cbtools.dataset.compacted import SEGMENT
-from cbtools.dataset.draft import Draft, Plan
+from cbtools.dataset.draft import Draft, Plan, copied
 from cbtools.dataset.finished import Finished, FinishedPart, is_in, remove_empty
 from cbtools.dataset.parquet import footer
 from cbtools.dataset.written import Written
@@ -31,6 +31,8 @@ BUFFER_BYTES: Final = 192 << 20
 _OPEN_FILES: Final = 64
 _TRIES: Final = 20
 _PIECE_ROWS: Final = 262_144
+_UNDIVIDED: Final = 4
+"""This part of what may wait does so before it is divided by partitions."""
 
 
 class DatasetWriter:
@@ -104,6 +106,7 @@ class DatasetWriter:
         self._plan: Plan | None = None
         self._drafts: dict[tuple[hive.Value, ...], Draft] = {}
         self._open: dict[int, Draft] = {}
+        self._undivided = split.Undivided()
         self._waiting_bytes = 0
         self._scratch: Path | None = None
         self._made: list[Path] = []
@@ -199,9 +202,23 @@ class DatasetWriter:
         split.check_same(self._schema, frame.schema)
         split.check_nulls(self._table, self._columns, frame)
         for piece in frame.select(self._schema.names()).iter_slices(_PIECE_ROWS):
-            for values, rows in split.by_partition(piece, self._by):
-                self._add(values, rows)
-            self._bound_memory()
+            if piece.height:
+                self._take(split.keys_of(piece, self._by), piece.drop(self._by, strict=False))
+                self._bound_memory()
+
+    def _take(self, keys: pl.DataFrame, rows: pl.DataFrame) -> None:
+        values = split.only_partition(keys, self._by)
+        if values is not None and not self._undivided:  # the usual case of one product
+            self._add(values, rows)
+            return
+        assert self._plan is not None
+        self._undivided.add(keys, rows, self._plan.bytes_of(rows))
+        if self._undivided.exceeds(self._limit // _UNDIVIDED):
+            self._divide()
+
+    def _divide(self, *, at_end: bool = False) -> None:
+        for values, rows in self._undivided.divide():
+            self._add(values, rows if at_end else copied(rows))
 
     def _add(self, values: tuple[hive.Value, ...], rows: pl.DataFrame) -> None:
         assert self._plan is not None
@@ -257,6 +274,7 @@ class DatasetWriter:
             return
         if self._state != "open":
             raise DatasetError(f"this writer is {self._state}: there is nothing to finish")
+        self._divide(at_end=True)
         for draft in self._drafts.values():
             self._make_folder(draft.folder)
         with ThreadPoolExecutor(pl.thread_pool_size()) as pool:  # encoding releases the GIL
