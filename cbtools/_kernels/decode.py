@@ -33,7 +33,7 @@ NO_TIME = np.iinfo(np.int64).min
 NAME_BYTES = 24  # a longer product_id makes a line ODD
 
 # rows of `Sheets.lines`, a column a line
-OFFSET, STATUS, CHANNEL, SEQUENCE_NUM, SERVER_TIME, CAPTURE_TIME = range(6)
+OFFSET, STATUS, CHANNEL, SEQUENCE_NUM, SERVER_TIME, CAPTURE_TIME, LONG_NUMBERS = range(7)
 # rows of `Sheets.events`, a column an event: its line, its channel, 1 for a snapshot, its product (level2),
 # and the end of its rows
 EVENT_LINE, EVENT_CHANNEL, EVENT_SNAPSHOT, EVENT_PRODUCT, EVENT_END = range(5)
@@ -49,9 +49,19 @@ _U8, _U16, _U24, _U32, _U40, _U48, _U56 = (np.uint64(n) for n in range(8, 57, 8)
 _LOWS = np.uint64(0x7F7F7F7F7F7F7F7F)
 _ONES = np.uint64(0x0101010101010101)
 _MIX = np.uint64(0x9E3779B97F4A7C15)
+_HIGHS, _ZEROS, _TO_HIGH = (
+    np.uint64(0x8080808080808080),
+    np.uint64(0x3030303030303030),
+    np.uint64(0x7676767676767676),
+)
+_U10, _U15, _U64 = np.uint64(10), np.uint64(15), np.uint64(64)
+# to add up the eight digits in a word's bytes: first pairs, then fours
+_PAIRS, _OF_FIRST, _OF_SECOND = np.uint64(0xFF000000FF), np.uint64(0xF424000000064), np.uint64(0x271000000001)
 
 _TENS = 10.0 ** np.arange(19)
-_POWERS = 10 ** np.arange(10, dtype=np.int64)
+_POWERS = 10 ** np.arange(19, dtype=np.int64)
+_SPLIT, _SLACK = 2.0**27 + 1.0, 2.0**-48
+_FEW_DIGITS = 1_000_000_000_000_000  # a number below is an exact double
 _MONTH_DAYS = np.array([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31], np.int64)
 
 
@@ -122,9 +132,10 @@ def _dictionary() -> U64:
 
 
 # where in the memo: the last minute's two words and its seconds; the products' count, whether no others
-# are wanted, their names (three words each) and hash table; the dictionary of objects
+# are wanted; the line's count of long numbers; the products' names (three words each) and hash table; the
+# dictionary of objects
 _N_NAMES, _N_SLOTS = 1024, 4096
-_MINUTE, _COUNT, ONLY, _NAMES = 0, 3, 4, 5
+_MINUTE, _COUNT, ONLY, _LONG, _NAMES = 0, 3, 4, 5, 6
 _SLOTS = _NAMES + 3 * _N_NAMES
 _DICTIONARY = _SLOTS + _N_SLOTS
 
@@ -137,7 +148,7 @@ def sheets(size: int) -> Sheets:
         return Rows(np.empty((ints, n), np.int64), np.empty((floats, n), np.float64))
 
     return Sheets(
-        lines=np.empty((6, size // 64 + 16), np.int64),
+        lines=np.empty((7, size // 64 + 16), np.int64),
         events=np.empty((5, size // 12 + 1), np.int64),
         level2=rows(2, 2, 48),
         trades=rows(4, 2, 64),
@@ -173,6 +184,19 @@ _HEARTBEATS, _STATUS, _SUBSCRIPTIONS = _text("heartbeats"), _text("status"), _te
 _SNAPSHOT, _UPDATED, _METADATA_KEY = _text("snapshot"), _text("update"), _text("metadata")
 _BID, _OFFER, _ASK = _text("bid"), _text("offer"), _text("ask")
 _BUY, _BUY_LOWER, _SELL, _SELL_LOWER = _text("BUY"), _text("buy"), _text("SELL"), _text("sell")
+
+
+def _eight(text: str) -> np.uint64:
+    """Give eight letters, or fewer, as `_word` reads them."""
+    return np.uint64(int.from_bytes(text.encode(), "little"))
+
+
+# an update as the exchange writes it, by the words between its values
+_KEY_SIDE, _OFFER_END = _eight('{"side":'), _eight('offer","')
+_BID_END, _FOUR = _eight('bid"'), np.uint64(0xFFFFFFFF)
+_KEY_TIME_1, _KEY_TIME_2 = _eight(',"event_'), _eight('_time":"')
+_KEY_PRICE_1, _KEY_PRICE_2 = _eight(',"price_'), _eight('_level":')
+_KEY_SIZE_1, _KEY_SIZE_2 = _eight(',"new_qu'), _eight('antity":')
 
 
 @inner
@@ -258,6 +282,47 @@ def _line_end(buf: U8, i: int) -> int:
 
 
 @inner
+def _digits(buf: U8, i: int) -> tuple[int, int]:
+    """Read at most eight digits: how many there are, and their number; all at once, in one word."""
+    word = _word(buf, i) ^ _ZEROS  # a digit's byte is 0 to 9 now; only behind the first other one may it err
+    others = (((word + _TO_HIGH) | word) & _HIGHS) >> _U7
+    n = (((((others & (~others + _U1)) - _U1) & _ONES) * _ONES) >> _U56) & _U15
+    if n == _U0:
+        return 0, 0
+    word <<= _U64 - (n << _U3)
+    word = word * _U10 + (word >> _U8)
+    word = ((word & _PAIRS) * _OF_FIRST + ((word >> _U16) & _PAIRS) * _OF_SECOND) >> _U32
+    return np.int64(n), np.int64(word)
+
+
+@inner
+def _decimal(buf: U8, i: int) -> tuple[int, int, int]:
+    """Read a decimal up to its closing quote: the index behind that, all digits as a number, the decimals.
+
+    It has at most 18 digits.
+    """
+    n, mantissa = _digits(buf, i)
+    i += n
+    if n == 8:
+        more, low = _digits(buf, i)
+        mantissa = mantissa * _POWERS[more] + low
+        n, i = n + more, i + more
+    decimals = _ZERO
+    if n and _at(buf, i) == 46:
+        decimals, low = _digits(buf, i + 1)
+        if decimals == 0 or n + decimals > 18:
+            return -1, 0, 0
+        mantissa = mantissa * _POWERS[decimals] + low
+        i += 1 + decimals
+        while 48 <= _at(buf, i) <= 57 and n + decimals < 18:
+            mantissa = mantissa * 10 + (_at(buf, i) - 48)
+            decimals, i = decimals + 1, i + 1
+    if n == 0 or _at(buf, i) != _QUOTE:
+        return -1, 0, 0
+    return i + 1, mantissa, decimals
+
+
+@inner
 def _number(buf: U8, i: int, signed: bool) -> tuple[int, float]:
     """Read a quoted decimal, from its opening quote; at most 15 significant digits and 18 in all.
 
@@ -270,31 +335,54 @@ def _number(buf: U8, i: int, signed: bool) -> tuple[int, float]:
     negative = signed and _at(buf, i) == 45
     if negative:
         i += 1
-    digits, start, mantissa = 0, i, 0
-    c = _at(buf, i)
-    while 48 <= c <= 57:
-        mantissa = mantissa * 10 + (c - 48)
-        i += 1
-        c = _at(buf, i)
-    digits = i - start
-    if digits == 0 or digits > 18:
-        return -1, 0.0
-    decimals = 0
-    if c == 46:
-        i += 1
-        start = i
-        c = _at(buf, i)
-        while 48 <= c <= 57 and i - start < 19:
-            mantissa = mantissa * 10 + (c - 48)
-            i += 1
-            c = _at(buf, i)
-        decimals = i - start
-        if decimals == 0:
-            return -1, 0.0
-    if c != _QUOTE or digits + decimals > 18 or mantissa >= 1_000_000_000_000_000:
+    i, mantissa, decimals = _decimal(buf, i)
+    if i < 0 or mantissa >= _FEW_DIGITS:
         return -1, 0.0
     value = mantissa / _TENS[decimals]
-    return i + 1, -value if negative else value
+    return i, -value if negative else value
+
+
+@inner
+def _long_number(buf: U8, i: int, signed: bool, memo: U64) -> tuple[int, float]:
+    """Read a quoted decimal of at most 18 digits, from its opening quote, and count it if it is long.
+
+    Of digits and power of ten that are not both exact doubles, the quotient is a sum: that of the digits'
+    nearest double, and what this and its rest leave over. Where that sum's last bits, which are not exact,
+    could decide to which double it is rounded, the number is left to the definition.
+    """
+    i += 1
+    negative = signed and _at(buf, i) == 45
+    if negative:
+        i += 1
+    i, mantissa, decimals = _decimal(buf, i)
+    if i < 0:
+        return -1, 0.0
+    while decimals > 0 and mantissa % 10 == 0:
+        mantissa //= 10
+        decimals -= 1
+    power = _TENS[decimals]
+    value = mantissa / power
+    if mantissa >= _FEW_DIGITS:
+        memo[_LONG] += _U1
+        nearest = np.float64(mantissa)
+        value = nearest / power
+        rest = np.float64(mantissa - np.int64(nearest)) + _remainder(nearest, value, power)
+        low, high = rest / power * (1.0 - _SLACK), rest / power * (1.0 + _SLACK)
+        if value + low != value + high:
+            return -1, 0.0
+        value += low
+    return i, -value if negative else value
+
+
+@inner
+def _remainder(a: float, quotient: float, b: float) -> float:
+    """Give a - quotient * b exactly, the quotient being that of a and b: by halves of the digits (Dekker)."""
+    x, y = quotient * _SPLIT, b * _SPLIT
+    x_high, y_high = x - (x - quotient), y - (y - b)
+    x_low, y_low = quotient - x_high, b - y_high
+    product = quotient * b
+    error = ((x_high * y_high - product) + x_high * y_low + x_low * y_high) + x_low * y_low
+    return (a - product) - error
 
 
 @inner
@@ -375,11 +463,14 @@ def _time(buf: U8, i: int, memo: U64) -> tuple[int, int]:
     i += 19
     nanos = 0
     if _at(buf, i) == 46:
-        start = i + 1
-        i, nanos = _integer(buf, start, 9)
-        if i < 0:
+        n, nanos = _digits(buf, i + 1)
+        i += 1 + n
+        if n == 0:
             return -1, 0
-        nanos *= _POWERS[9 - (i - start)]
+        if n == 8 and 48 <= _at(buf, i) <= 57:
+            nanos = nanos * 10 + (_at(buf, i) - 48)
+            n, i = n + 1, i + 1
+        nanos *= _POWERS[9 - n]
     if _at(buf, i) == 90:
         i += 1
     elif (
@@ -521,7 +612,10 @@ def _object(buf: U8, i: int, what: int, ints: I64, floats: F64, memo: U64) -> tu
             return -1, 0
         kind = np.int64(memo[np.uint64(member) + _U6])
         if kind <= SIGNED:
-            i, floats[k] = _number(buf, i, kind == SIGNED)
+            at, floats[k] = _number(buf, i, kind == SIGNED)
+            if at < 0 and _at(buf, i) == _QUOTE:
+                at, floats[k] = _long_number(buf, i, kind == SIGNED, memo)
+            i = at
         elif kind == TIME:
             i, ints[k] = _time(buf, i, memo)
         elif kind == PRODUCT:
@@ -618,9 +712,41 @@ def _skip_list(buf: U8, i: int) -> int:
 
 
 @inner
+def _usual_update(buf: U8, i: int, row: int, ints: I64, floats: F64, memo: U64) -> int:
+    """Read an update that is written as the exchange writes it, letter for letter, into a row; or give -1."""
+    if _word(buf, i) != _KEY_SIDE or _at(buf, i + 8) != _QUOTE:
+        return -1
+    side = _word(buf, i + 9)
+    if side & _FOUR == _BID_END:
+        ints[0, row], i = 0, i + 13
+    elif side == _OFFER_END:
+        ints[0, row], i = 1, i + 15
+    else:
+        return -1
+    if _word(buf, i) != _KEY_TIME_1 or _word(buf, i + 7) != _KEY_TIME_2:
+        return -1
+    i, ints[1, row] = _time(buf, i + 14, memo)
+    if i < 0 or _word(buf, i) != _KEY_PRICE_1 or _word(buf, i + 7) != _KEY_PRICE_2:
+        return -1
+    i, floats[0, row] = _number(buf, i + 15, False)
+    if i < 0 or _word(buf, i) != _KEY_SIZE_1 or _word(buf, i + 8) != _KEY_SIZE_2:
+        return -1
+    i, floats[1, row] = _number(buf, i + 16, False)
+    return i + 1 if i >= 0 and _at(buf, i) == _CLOSE else -1
+
+
+@inner
 def _updates(buf: U8, i: int, rows: Rows, r: int, ints: I64, floats: F64, memo: U64) -> tuple[int, int]:
     """Read a list of updates into rows from r on; the second value is the end of the rows."""
     while i >= 0 and _at(buf, i) != _CLOSE_LIST:
+        usual = _usual_update(buf, i, r, rows.ints, rows.floats, memo)
+        if usual >= 0:
+            i, r = usual, r + 1
+            if _at(buf, i) == _COMMA and _at(buf, i + 1) == _OPEN:
+                i += 1
+            else:
+                i = _next(buf, i)
+            continue
         i, seen = _object(buf, i, UPDATE, ints, floats, memo)
         if seen | 2 != 15:  # all but event_time
             return -1, r
@@ -719,6 +845,7 @@ def decode_lines(
     i = start
     while i < end and n < lines.shape[1]:
         lines[OFFSET, n], lines[STATUS, n] = i, ODD
+        sheets.memo[_LONG] = _U0
         at, enveloped = _header(buf, i, n, sheets)
         if at >= 0:
             channel = lines[CHANNEL, n]
@@ -737,6 +864,7 @@ def decode_lines(
                         trades = row
                     else:
                         tickers = row
+        lines[LONG_NUMBERS, n] = sheets.memo[_LONG]
         i = _line_end(buf, max(i, at)) + 1
         n += 1
     return i, n, events, (level2, trades, tickers)

@@ -110,6 +110,7 @@ class _Work:
     def decode(self) -> Decoded:
         headers = self.usual_lines()
         self.lines = self.new_lines(headers)
+        self.count_long_numbers(headers)
         self.lines.lost_products.update(self.cleared)
         self.odd_lines(headers)
         tables = {table: self.table(table) for table in self.wanted.columns if self.has_rows(table)}
@@ -125,7 +126,7 @@ class _Work:
         """Run the kernel over the piece; the headers of all lines, as in its ``Sheets.lines``."""
         # the last: a channel not known, for the definition to refuse
         want = np.array([*(self.wants(table) for table in CHANNELS[:-1]), self.wanted.whole], np.uint8)
-        headers: list[I64] = [np.empty((6, 0), np.int64)]
+        headers: list[I64] = [np.empty((len(self.sheets.lines), 0), np.int64)]
         start = first = 0
         while start < self.piece.size:
             start, n, events, rows = self.kernels.decode_lines(
@@ -194,6 +195,14 @@ class _Work:
             rejected=np.zeros(n, np.bool_),
             level2=framed & (headers[kernels.CHANNEL] == kernels.LEVEL2),
         )
+
+    def count_long_numbers(self, headers: I64) -> None:
+        kernels = self.kernels
+        counts = np.where(headers[kernels.STATUS] == kernels.READ, headers[kernels.LONG_NUMBERS], 0)
+        lines = np.flatnonzero(counts)
+        self.tallies += [
+            (i, Tally(long_numbers=n)) for i, n in zip(lines.tolist(), counts[lines].tolist(), strict=True)
+        ]
 
     # --- the others
 
