@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final, cast
 
 import polars as pl
@@ -17,6 +17,7 @@ DERIVED_DTYPES: Final = {column.name: pl.Schema({"x": column.dtype})["x"] for co
 _CLOCKS = ("server_time", "capture_time")
 _FEW = 64
 _PLACE = "__place"
+_UNIT = {"date": "1d", "hour": "1h"}
 
 
 def check_columns(table: str | None, columns: Sequence[Column], schema: Mapping[str, pl.DataType]) -> None:
@@ -44,6 +45,11 @@ def check_same(first: pl.Schema, schema: pl.Schema) -> None:
         if name in schema and schema[name] != dtype
     ]
     raise DatasetError(f"the columns differ from those of the frames before: {'; '.join(changes)}")
+
+
+def arranged(frame: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
+    """Put a frame's columns in order; they nearly always are, and a query takes time that does nothing."""
+    return frame if frame.columns == schema.names() else frame.select(schema.names())
 
 
 def check_nulls(table: str | None, columns: Sequence[Column], frame: pl.DataFrame) -> None:
@@ -74,15 +80,16 @@ def partition_dtypes(by: Sequence[str], schema: Mapping[str, pl.DataType]) -> di
 
 
 def keys_of(frame: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
-    """Give the partition columns of a frame, those it has and those derived."""
-    return frame.select(_key(name, frame.schema).alias(name) for name in by)
+    """Give the partition columns of a frame, those it has and those derived; one row if all are alike."""
+    keys = [_key(name, frame) for name in by]
+    if all(len(key) == 1 for key in keys):
+        return pl.DataFrame(keys)
+    return pl.DataFrame([key if len(key) > 1 else key.new_from_index(0, frame.height) for key in keys])
 
 
-def only_partition(keys: pl.DataFrame, by: Sequence[str]) -> tuple[hive.Value, ...] | None:
-    """Give the values of the one partition that all rows are of; None if they are of several."""
-    if not all(_is_constant(keys[name]) for name in by):
-        return None
-    return cast("tuple[hive.Value, ...]", keys.row(0)) if by else ()
+def without(frame: pl.DataFrame, by: Collection[str]) -> pl.DataFrame:
+    """Leave out columns, which a query would take ten times as long to do."""
+    return pl.DataFrame([column for column in frame.iter_columns() if column.name not in by])
 
 
 class Undivided:
@@ -102,6 +109,8 @@ class Undivided:
 
     def add(self, keys: pl.DataFrame, rows: pl.DataFrame, n_bytes: int) -> None:
         """Take rows, which need so many bytes, and their partitions."""
+        if keys.height < rows.height:
+            keys = pl.DataFrame([key.new_from_index(0, rows.height) for key in keys.iter_columns()])
         self._keys.append(keys)
         self._rows.append(rows)
         self._bytes += n_bytes
@@ -138,11 +147,21 @@ def _is_constant(keys: pl.Series) -> bool:
     return bool(keys.eq_missing(keys.head(1)).all())
 
 
-def _key(name: str, schema: Mapping[str, pl.DataType]) -> pl.Expr:
-    if name in schema:
-        return pl.col(name)
-    clock = pl.coalesce(_in_utc(pl.col(clock), schema[clock]) for clock in _CLOCKS if clock in schema)
-    return clock.dt.date() if name == "date" else clock.dt.hour().cast(DERIVED_DTYPES["hour"])
+def _key(name: str, frame: pl.DataFrame) -> pl.Series:
+    """Give a partition column of a frame with rows; its first value alone if all are seen to be alike."""
+    if name in frame.columns:
+        key = frame[name]
+        return key.head(1) if _is_constant(key) else key
+    clocks = [clock for clock in _CLOCKS if clock in frame.columns]
+    first = frame[clocks[0]]
+    if isinstance(first.dtype, pl.Datetime) and not first.null_count():
+        numbers = first.to_physical()  # the least and the greatest tell of all
+        ends = pl.Series(clocks[0], [numbers.min(), numbers.max()]).cast(first.dtype).to_frame()
+        if ends.select(_in_utc(pl.col(clocks[0]), first.dtype).dt.truncate(_UNIT[name])).n_unique() == 1:
+            frame, clocks = ends.head(1), clocks[:1]
+    clock = pl.coalesce(_in_utc(pl.col(clock), frame.schema[clock]) for clock in clocks)
+    part = clock.dt.date() if name == "date" else clock.dt.hour().cast(DERIVED_DTYPES["hour"])
+    return frame.select(part.alias(name)).to_series()
 
 
 def _in_utc(clock: pl.Expr, dtype: pl.DataType) -> pl.Expr:

@@ -201,15 +201,14 @@ class DatasetWriter:
         assert self._schema is not None
         split.check_same(self._schema, frame.schema)
         split.check_nulls(self._table, self._columns, frame)
-        for piece in frame.select(self._schema.names()).iter_slices(_PIECE_ROWS):
+        for piece in split.arranged(frame, self._schema).iter_slices(_PIECE_ROWS):
             if piece.height:
-                self._take(split.keys_of(piece, self._by), piece.drop(self._by, strict=False))
+                self._take(split.keys_of(piece, self._by), split.without(piece, self._by))
                 self._bound_memory()
 
     def _take(self, keys: pl.DataFrame, rows: pl.DataFrame) -> None:
-        values = split.only_partition(keys, self._by)
-        if values is not None and not self._undivided:  # the usual case of one product
-            self._add(values, rows)
+        if keys.height <= 1 and not self._undivided:  # the usual case of one product
+            self._add(keys.row(0) if self._by else (), rows)
             return
         assert self._plan is not None
         self._undivided.add(keys, rows, self._plan.bytes_of(rows))

@@ -46,6 +46,30 @@ def test_the_folder_names_the_partition_and_the_file_holds_the_rest(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
+    ("hours", "folders"),
+    [
+        ((0, 24), ["date=2025-11-26/hour=12", "date=2025-11-27/hour=12"]),
+        ((0, 1, 24), ["date=2025-11-26/hour=12", "date=2025-11-26/hour=13", "date=2025-11-27/hour=12"]),
+        ((0, -1, 0), ["date=2025-11-26/hour=11", "date=2025-11-26/hour=12"]),
+        (
+            (0, None),
+            ["date=2025-11-26/hour=12", "date=__HIVE_DEFAULT_PARTITION__/hour=__HIVE_DEFAULT_PARTITION__"],
+        ),
+    ],
+)
+def test_every_row_goes_to_its_own_hour(
+    tmp_path: Path, hours: tuple[int | None, ...], folders: list[str]
+) -> None:
+    times = [None if hour is None else NOON + hour * 3600 * SECOND for hour in hours]
+    frame = ticks(*(("A", time, 1, k) for k, time in enumerate(times)))
+    write_dataset(frame, tmp_path, partition_by=["date", "hour"])
+    assert sorted(parts(tmp_path)) == [f"{folder}/part_data.parquet" for folder in folders]
+    write_dataset(frame, tmp_path / "hours", partition_by="hour")
+    by_hour = {folder.partition("/")[2] for folder in folders}
+    assert sorted(parts(tmp_path / "hours")) == sorted(f"{hour}/part_data.parquet" for hour in by_hour)
+
+
+@pytest.mark.parametrize(
     ("server", "capture", "folder"),
     [
         (NOON, 0, "date=2025-11-26/hour=12"),
