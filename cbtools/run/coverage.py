@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
+import numpy as np
 import polars as pl
 
 from cbtools.schema import TIME
@@ -30,10 +31,7 @@ HOURS: Final = pl.Schema(
 _KEY: Final = ("product_id", "minute")
 _MINUTE: Final = pl.coalesce("server_time", "capture_time").dt.truncate("1m").alias("minute")
 _COUNTS: Final = ("messages", "ok", "trades")
-_BEGINS: Final = pl.any_horizontal(
-    pl.col(name).ne_missing(pl.col(name).shift(1)) for name in ("line", "product_id")
-)
-"""Rows in which a message may begin: all rows of a product in a line."""
+_TOLD_BY: Final = ("product_id", "server_time", "capture_time")
 
 
 class Coverage:
@@ -53,11 +51,11 @@ class Coverage:
             for name in ("level2", "book", "market_trades")
         )
         if level2 is not None:
-            self._count(level2.filter(_BEGINS).unique(("line", "product_id")), messages=pl.len())
+            self._count(_messages(level2), messages=pl.len())
         if book is not None:
-            self._count(book.filter(pl.col("book_state") == "ok"), ok=pl.len())
+            self._count(_narrow(book, "book_state").filter(pl.col("book_state") == "ok"), ok=pl.len())
         if trades is not None:
-            self._count(trades.filter(~pl.col("is_snapshot")), trades=pl.len())
+            self._count(_narrow(trades, "is_snapshot").filter(~pl.col("is_snapshot")), trades=pl.len())
 
     def _count(self, rows: pl.DataFrame, **counts: pl.Expr) -> None:
         self._found.append(rows.group_by("product_id", _MINUTE).agg(**counts))
@@ -67,6 +65,23 @@ class Coverage:
     def frame(self) -> pl.DataFrame:
         """Give the counts so far, as `MINUTES`, sorted."""
         return added(self._found)
+
+
+def _narrow(frame: pl.DataFrame, *names: str) -> pl.DataFrame:
+    return pl.DataFrame([frame[name] for name in (*_TOLD_BY, *names)])
+
+
+def _messages(level2: pl.DataFrame) -> pl.DataFrame:
+    """Give a row for each message: all rows of a product in a line."""
+    line, product = level2["line"].to_numpy(), level2["product_id"]
+    begins = np.append(True, line[1:] != line[:-1])
+    if product.n_unique() > 1:
+        begins |= product.ne_missing(product.shift(1)).to_numpy()
+    starts = np.flatnonzero(begins)
+    rows = _narrow(level2, "line")[starts]
+    if (np.diff(line[starts]) > 0).all():
+        return rows
+    return rows.unique(("line", "product_id"))  # in one line products may take turns
 
 
 def added(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
