@@ -17,7 +17,7 @@ DERIVED_DTYPES: Final = {column.name: pl.Schema({"x": column.dtype})["x"] for co
 _CLOCKS = ("server_time", "capture_time")
 _FEW = 64
 _PLACE = "__place"
-_UNIT = {"date": "1d", "hour": "1h"}
+_HOUR = {"ns": 3600 * 10**9, "us": 3600 * 10**6, "ms": 3600 * 10**3}
 
 
 def check_columns(table: str | None, columns: Sequence[Column], schema: Mapping[str, pl.DataType]) -> None:
@@ -144,7 +144,9 @@ def _places(keys: pl.DataFrame) -> pl.Series:
 
 
 def _is_constant(keys: pl.Series) -> bool:
-    return bool(keys.eq_missing(keys.head(1)).all())
+    if keys.null_count():
+        return bool(keys.is_null().all())
+    return not keys.len() or bool((keys == keys[0]).all())
 
 
 def _key(name: str, frame: pl.DataFrame) -> pl.Series:
@@ -155,10 +157,11 @@ def _key(name: str, frame: pl.DataFrame) -> pl.Series:
     clocks = [clock for clock in _CLOCKS if clock in frame.columns]
     first = frame[clocks[0]]
     if isinstance(first.dtype, pl.Datetime) and not first.null_count():
-        numbers = first.to_physical()  # the least and the greatest tell of all
-        ends = pl.Series(clocks[0], [numbers.min(), numbers.max()]).cast(first.dtype).to_frame()
-        if ends.select(_in_utc(pl.col(clocks[0]), first.dtype).dt.truncate(_UNIT[name])).n_unique() == 1:
-            frame, clocks = ends.head(1), clocks[:1]
+        ticks, unit = first.to_physical(), _HOUR[first.dtype.time_unit] * (24 if name == "date" else 1)
+        low, high = (cast("int", end) // unit for end in (ticks.min(), ticks.max()))
+        if low == high:
+            value = pl.Series(name, [low if name == "date" else low % 24], pl.Int32)
+            return value.cast(DERIVED_DTYPES[name])
     clock = pl.coalesce(_in_utc(pl.col(clock), frame.schema[clock]) for clock in clocks)
     part = clock.dt.date() if name == "date" else clock.dt.hour().cast(DERIVED_DTYPES["hour"])
     return frame.select(part.alias(name)).to_series()

@@ -330,8 +330,8 @@ class _Counts:
 
 def _by_product(frame: pl.DataFrame) -> dict[str, int]:
     product = frame["product_id"]
-    if product.len() and product.eq_missing(product.head(1)).all():
-        return {product[0] or "": product.len()}
+    if product.len() and not product.null_count() and (product == product[0]).all():
+        return {product[0]: product.len()}
     return {name or "": n for name, n in product.value_counts().iter_rows()}
 
 
