@@ -42,7 +42,8 @@ class _Notice(event.Listener):
 
     def on_start(self, event: Any) -> None:
         """See a compilation begin."""
-        ours = event.data["dispatcher"].py_func.__module__.startswith(f"{__name__}.")
+        module = event.data["dispatcher"].py_func.__module__ or ""  # that of a generated function is none
+        ours = module.startswith(f"{__name__}.")
         seen = sys.stderr.isatty() or "ipykernel" in sys.modules
         if ours and seen and not self._said and parent_process() is None:
             self._said = True
