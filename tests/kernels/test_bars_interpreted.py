@@ -22,8 +22,11 @@ TESTS = Path(__file__).parents[1]
 SECOND = 10**9
 
 
+SEEDS = 25 if os.environ.get("CBTOOLS_FULL") else 8
+
+
 def of_trades() -> None:
-    for seed in range(25):
+    for seed in range(SEEDS):
         dice = random.Random(seed)
         rows = bar_flows.trades(dice, dice.choice([5, 60]))
         for by in bar_flows.KINDS:
@@ -31,14 +34,14 @@ def of_trades() -> None:
 
 
 def of_books() -> None:
-    for seed in range(25):
+    for seed in range(SEEDS):
         rows = feature_flows.book(random.Random(seed), 60, 2, faults=0.2)
         made = book_bars(feature_flows.frame_of(rows, "book", 2), every="1s").collect()
         bar_flows.same_bars(made, book_oracle.book_bars(rows, SECOND))
 
 
 def of_buckets() -> None:
-    for seed in range(15):
+    for seed in range(SEEDS):
         dice = random.Random(seed)
         rows = bar_flows.trades(dice, 30)
         for classify in ("aggressor", "bulk"):
