@@ -13,6 +13,8 @@ from cbtools.book.ladder import NO_VALUE, Known
 from cbtools.raw.sequence import Stream
 from cbtools.schema import SIDE, TIME
 
+F64 = npt.NDArray[np.float64]
+
 LEVELS: Final = pl.Schema(
     {"product_id": pl.String(), "side": SIDE, "price": pl.Float64(), "size": pl.Float64()}
 )
@@ -117,20 +119,17 @@ def products_of(effects: Iterable[Effect]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=as_numbers, orient="row").cast(PRODUCTS)
 
 
-def levels_of(
-    product: str,
-    side: npt.NDArray[np.uint8],
-    price: npt.NDArray[np.float64],
-    size: npt.NDArray[np.float64],
-) -> pl.DataFrame:
-    """Make the frame of one product's levels."""
-    name = pl.repeat(product, len(price), dtype=pl.String, eager=True)
-    return pl.DataFrame(
-        {
-            "product_id": name,
-            "side": pl.Series(side, dtype=pl.UInt8).cat.to(SIDE),
-            "price": price,
-            "size": size,
-        },
-        schema=LEVELS,
-    )
+def levels_of(found: Mapping[str, tuple[npt.NDArray[np.uint8], F64, F64]]) -> pl.DataFrame:
+    """Make the frame of products' levels: side, price and size of each."""
+    if not found:
+        return pl.DataFrame(schema=LEVELS)
+    products = pl.Series(list(found), dtype=pl.String)
+    of_row = np.repeat(np.arange(len(found)), [len(price) for _, price, _ in found.values()])
+    side, price, size = (np.concatenate(parts) for parts in zip(*found.values(), strict=True))
+    columns = {
+        "product_id": products.gather(pl.Series(of_row)),
+        "side": pl.Series(side, dtype=pl.UInt8).cat.to(SIDE),
+        "price": price,
+        "size": size,
+    }
+    return pl.DataFrame(columns, schema=LEVELS)

@@ -313,14 +313,14 @@ class Follower:
 
     def state(self) -> BookState:
         """Give the state after what was read so far."""
-        stream, effects, levels = self._reading.stream.copy(), [], [pl.DataFrame(schema=LEVELS)]
+        stream, effects, levels = self._reading.stream.copy(), [], {}
         for product, ladder in sorted(self._rebuilder.books.items()) if self._follows else ():
             known = ladder.known()
             effects.append(Effect.of(product, known, current=known.run == stream.run_of(product).name))
-            levels.append(levels_of(product, *ladder.levels()))
+            levels[product] = ladder.levels()
         before = self._start.segments if self._start is not None else ()
         segments = (*before, *self._reading.report.segments)[-_SEGMENTS:]
-        return BookState(products_of(effects), pl.concat(levels), stream, segments)
+        return BookState(products_of(effects), levels_of(levels), stream, segments)
 
     def report(self, tickers: Tickers | None = None) -> BookReport:
         """Give what the books met."""

@@ -55,8 +55,19 @@ def _less(pairs: Sequence[tuple[pl.Expr, pl.Expr]]) -> pl.Expr:
 
 def ends(frame: pl.DataFrame, by: Sequence[str]) -> tuple[Key, Key]:
     """Give the keys of the first and of the last row."""
-    columns = [frame[name].to_physical() for name in by]
-    return tuple(column[0] for column in columns), tuple(column[-1] for column in columns)
+    first, last = (_key(frame.slice(row, 1), by) for row in (0, frame.height - 1))
+    return first, last
+
+
+def _key(row: pl.DataFrame, by: Sequence[str]) -> Key:
+    return tuple(
+        column[0] if column.dtype.is_integer() else column.cast(_number(column.dtype))[0]
+        for column in (row[name] for name in by)
+    )
+
+
+def _number(dtype: pl.DataType) -> type[pl.DataType]:
+    return pl.Int32 if dtype == pl.Date else pl.Int64
 
 
 def rank(key: Key) -> tuple[tuple[bool, int], ...]:

@@ -163,8 +163,8 @@ class _Work:
             wanted, repeat = self.wanted.columns[table], counts[here]
             snapshot = self.spread(events[kernels.EVENT_SNAPSHOT, here], repeat) == 1
             if table == "level2":
-                product = self.spread(events[kernels.EVENT_PRODUCT, here], repeat)
-                made = _level2(self.sheets.level2, level2, wanted, product, snapshot, names)
+                product = self.named(events[kernels.EVENT_PRODUCT, here], repeat, names)
+                made = _level2(self.sheets.level2, level2, wanted, product, snapshot)
             elif table == "market_trades":
                 event = self.spread(np.flatnonzero(here), repeat)
                 made = _trades(self.sheets.trades, trades, wanted, event, snapshot, names)
@@ -182,6 +182,12 @@ class _Work:
         out = np.empty(n, np.int64)
         self.kernels.spread(values, counts, out)
         return out
+
+    def named(self, products: I64, counts: I64, names: pl.Series) -> pl.Series:
+        """Give each row the name of its event's product."""
+        if (products == products[0]).all():
+            return names.new_from_index(int(products[0]), int(counts.sum()))
+        return names.gather(pl.Series(self.spread(products, counts)))
 
     def new_lines(self, headers: I64) -> Lines:
         kernels, n = self.kernels, headers.shape[1]
@@ -286,6 +292,8 @@ class _Work:
     def odd_frame(self, table: str) -> pl.DataFrame:
         """Make a frame of a table's odd rows."""
         own = {name: dtype for name, dtype in schema(table).items() if name not in _OF_FRAME}
+        if not self.wanted.columns[table] and "product_id" not in own:  # they are counted, no more
+            return pl.DataFrame({"line": [row[-1] for row in self.odd[table]]})
         frame = pl.DataFrame(self.odd[table], schema=_as_sent(own) | {"line": pl.Int64}, orient="row").cast(
             pl.Schema(own)
         )
@@ -328,13 +336,12 @@ def _level2(
     rows: Rows,
     n: int,
     wanted: frozenset[str],
-    product: I64,
+    product: pl.Series,
     snapshot: npt.NDArray[np.bool_],
-    names: pl.Series,
 ) -> dict[str, pl.Series]:
     made = {}
     if "product_id" in wanted:
-        made["product_id"] = names.gather(pl.Series(product))
+        made["product_id"] = product
     if "is_snapshot" in wanted:
         made["is_snapshot"] = pl.Series(snapshot)
     if "side" in wanted:

@@ -25,6 +25,10 @@ _OF_BOOK: Final = (
     *("product_id", "line", "book_state"),
     *("bid_price_1", "bid_size_1", "ask_price_1", "ask_size_1"),
 )
+_LIVE: Final = tuple(
+    pl.when(~pl.col("is_snapshot")).then(pl.col(column.name)).alias(column.name) for column in _QUOTE
+)
+"""The quote's columns, but not of trades in a snapshot: they happened before."""
 _OF_TRADES: Final = choose(["notional", "signed_size", "effective_spread_bps"], TRADES, "trade")
 
 
@@ -62,7 +66,10 @@ class Quotes:
         """Take a batch's trades and rows of the book; give the trades with the quotes before them."""
         quotes = self._last
         if book is not None:
-            new = quotes_of(book.lazy().select(_OF_BOOK), "line").select(_QUOTED).collect()
+            shown = pl.DataFrame(
+                [book[name] for name in _OF_BOOK]
+            )  # of all columns the query would be slower
+            new = quotes_of(shown.lazy(), "line").select(_QUOTED).collect()
             quotes = pl.concat([quotes, new])
             self._last = _newest(quotes).with_columns(line=pl.lit(-1, pl.Int64))
         if trades is None:
@@ -70,9 +77,7 @@ class Quotes:
         joined = trades.lazy().join_asof(
             quotes.lazy(), on="line", by="product_id", strategy="backward", check_sortedness=False
         )
-        live = ~pl.col("is_snapshot")
-        names = [column.name for column in _QUOTE]
-        return joined.with_columns(pl.when(live).then(pl.col(name)).alias(name) for name in names).collect()
+        return joined.with_columns(_LIVE).collect()
 
 
 def _newest(quotes: pl.DataFrame) -> pl.DataFrame:
