@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Final, cast
 
 import polars as pl
@@ -45,6 +46,22 @@ def check_same(first: pl.Schema, schema: pl.Schema) -> None:
         if name in schema and schema[name] != dtype
     ]
     raise DatasetError(f"the columns differ from those of the frames before: {'; '.join(changes)}")
+
+
+def check_same_columns(root: Path, table: str | None, part: Path, kept: pl.Schema, *, besides: str) -> None:
+    """Refuse columns that another segment's part has not: a null there would be taken for a value's.
+
+    ``besides`` is a column that the part may have, and the rows have not.
+    """
+    there = pl.scan_parquet(str(part), glob=False, hive_partitioning=False).collect_schema()
+    there.pop(besides, None)
+    differing = [name for name in {**there, **kept} if (name in there) != (name in kept)]
+    if differing:
+        more = f" and {len(differing) - 6} more" if len(differing) > 6 else ""
+        raise DatasetError(
+            f"{root} holds {table} with other columns: {', '.join(differing[:6])}{more} are "
+            f"either in {part} or here. Write with the same options, or to another root"
+        )
 
 
 def arranged(frame: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:

@@ -165,21 +165,9 @@ class DatasetWriter:
         if not kept:
             raise ConfigError("partition_by names every column: nothing is left to write")
         if self._varies and self._others is not None:
-            self._check_same_columns(self._others, kept)
+            split.check_same_columns(self._root, self._table, self._others, kept, besides=SEGMENT)
         told = footer(segment=self._segment, table=self._table, columns=self._columns, partition_by=types)
         self._plan = Plan(self._segment, kept, told, self._make_folder)
-
-    def _check_same_columns(self, part: Path, kept: pl.Schema) -> None:
-        """Refuse columns that another segment's part has not: a null there would be taken for a value's."""
-        there = pl.scan_parquet(str(part), glob=False, hive_partitioning=False).collect_schema()
-        there.pop(SEGMENT, None)
-        differing = [name for name in {**there, **kept} if (name in there) != (name in kept)]
-        if differing:
-            more = f" and {len(differing) - 6} more" if len(differing) > 6 else ""
-            raise DatasetError(
-                f"{self._root} holds {self._table} with other columns: {', '.join(differing[:6])}{more} are "
-                f"either in {part} or here. Write with the same options, or to another root"
-            )
 
     def write(self, frame: pl.DataFrame) -> None:
         """Take rows.
