@@ -225,7 +225,11 @@ class Child:
 
 
 def child(*arguments: object, cores: int | None = None, **environment: str) -> Child:
-    """Run Python with these arguments; the last line that it prints may be JSON. At most on so many cores."""
+    """Run Python with these arguments; the last line that it prints may be JSON. At most on so many cores.
+
+    It keeps and finds bytecode, as an installed package's is.
+    """
+    inherited = {name: text for name, text in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
     def limit() -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
@@ -233,7 +237,7 @@ def child(*arguments: object, cores: int | None = None, **environment: str) -> C
     start = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, *map(str, arguments)],
-        env=os.environ | environment,
+        env=inherited | environment,
         stdout=subprocess.PIPE,
         text=True,
         preexec_fn=limit if cores else None,
