@@ -113,17 +113,17 @@ def test_each_part_appears_once_and_whole_under_its_own_name(second: Scene, tmp_
         jobs.partly(cloud.laid_out(then, "lake", tmp_path / str(number)), whole)
 
 
+PUT_FAULTS = [
+    ("403", "same", (1, -1)),
+    ("refused", "all", (4,)),
+    ("lost", "same", (5,)),
+    ("500", "same", (3,)),
+    ("403", "all", (5,)),
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("fault", "then", "few"),
-    [
-        ("500", "same", (3,)),
-        ("403", "same", (1, -1)),
-        ("403", "all", (5,)),
-        ("refused", "all", (4,)),
-        ("lost", "same", (5,)),
-    ],
-)
+@pytest.mark.parametrize(("fault", "then", "few"), PUT_FAULTS if FULL else PUT_FAULTS[:3])
 def test_a_run_whose_nth_put_fails_can_be_run_again(
     second: Scene, datasets: list[Path], tmp_path: Path, fault: Fault, then: Any, few: Sequence[int]
 ) -> None:
@@ -310,16 +310,19 @@ def test_a_scan_there_sees_each_row_once_between_a_put_and_the_removals(small: S
     assert all(frame.equals(expected) for frame in seen)
 
 
+REQUESTS = [
+    ("replaced", CHANGES, "same", (-1,)),
+    ("small", CHANGES, "all", (2,)),
+    ("replaced", ("list",), "same", (-1,)),
+    ("small", ("get", "head"), "same", (4,)),
+]
+OTHER = {"small": "replaced", "replaced": "small"}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("which", ["small", "replaced"])
 @pytest.mark.parametrize(
-    ("verbs", "then", "few"),
-    [
-        (CHANGES, "same", (-1,)),
-        (CHANGES, "all", (2,)),
-        (("list",), "same", (-1,)),
-        (("get", "head"), "same", (4,)),
-    ],
+    ("which", "verbs", "then", "few"),
+    REQUESTS + [(OTHER[which], *rest) for which, *rest in REQUESTS] if FULL else REQUESTS,
 )
 def test_what_fails_at_any_request_changes_no_row(
     request: pytest.FixtureRequest, tmp_path: Path, which: str, verbs: Any, then: Any, few: Sequence[int]
@@ -347,7 +350,9 @@ FEW = ["market_trades", "ticker"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("fault", "then", "few"), [("403", "same", (8,)), ("refused", "all", (-1,))])
+@pytest.mark.parametrize(
+    ("fault", "then", "few"), [("403", "same", (8,)), *([("refused", "all", (-1,))] if FULL else [])]
+)
 def test_a_job_whose_nth_put_fails_loses_nothing(
     bucket: Bucket, recorded: Path, tmp_path: Path, fault: Fault, then: Any, few: Sequence[int]
 ) -> None:
@@ -387,9 +392,10 @@ def test_a_job_s_objects_appear_under_their_own_names(bucket: Bucket, recorded: 
 # --- reading
 
 
-@pytest.mark.parametrize(
-    ("fault", "ending"), [("403", ""), ("cut", ""), ("cut", ".gz"), ("cut", ".zst"), ("500", ".gz")]
-)
+UNFETCHED = [("403", ""), ("cut", ".gz"), ("cut", ""), ("cut", ".zst"), ("500", ".gz")]
+
+
+@pytest.mark.parametrize(("fault", "ending"), UNFETCHED if FULL else UNFETCHED[:2])
 def test_a_segment_that_cannot_be_fetched_is_not_taken_for_a_damaged_one(
     bucket: Bucket, recorded: Path, tmp_path: Path, fault: Fault, ending: str
 ) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from cbtools.dataset import hive
 from cbtools.dataset.compacted import segments_in, write_compacted
@@ -154,7 +155,8 @@ def parts_of(root: Path, segment: str) -> tuple[tuple[Path, ...], tuple[Path, ..
 
 def is_in(segment: str, path: str | Path) -> bool:
     """Tell whether a file is a compacted part that has a segment's rows."""
-    return hive.compacted_first(PurePath(str(path)).name) is not None and segment in segments_in(path)
+    name = os.path.basename(str(path))  # noqa: PTH119 (of a URL, too; a large dataset has many)
+    return hive.compacted_first(name) is not None and segment in segments_in(path)
 
 
 def rest_of(compacted: Iterable[Path], segment: str) -> tuple[FinishedPart, ...]:

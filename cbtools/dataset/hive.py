@@ -194,6 +194,14 @@ def names_of(relative: Sequence[str]) -> tuple[str, ...]:
     return tuple(part.partition("=")[0] for part in relative)
 
 
+def partitioned_otherwise(root: Path, relative: Sequence[str], by: Sequence[str], path: str) -> DatasetError:
+    """Build the error for a part that lies in other partitions than those that are to be written."""
+    return DatasetError(
+        f"{root} is partitioned by {', '.join(names_of(relative)) or 'nothing'}, not by "
+        f"{', '.join(by) or 'nothing'} ({path} is there): give the same partition_by, or another root"
+    )
+
+
 def walk(root: Path) -> Iterator[tuple[tuple[str, ...], Sequence[Entry]]]:
     """Walk the partition folders of a dataset, outer before inner, sorted by name.
 

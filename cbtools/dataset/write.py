@@ -117,25 +117,29 @@ class DatasetWriter:
         self._look_around(fresh=fresh)
 
     def _look_around(self, *, fresh: bool) -> None:
-        """Find the segment's parts of earlier runs, if there may be any; remove what a crashed one left."""
+        """Find the segment's parts of earlier runs, if there may be any; remove what a crashed one left.
+
+        In a large dataset these are many files, seen with every segment: little is done for each.
+        """
+        other = ""
         for relative, files in hive.walk(self._root):
+            fits = hive.names_of(relative) == tuple(self._by)
             for entry in files:
-                if entry.name == self._name:
+                name = entry.name
+                if name == self._name:
                     self._old.append(as_place(entry.path))
-                elif hive.temporary_segment_of(entry.name) == self._segment:
-                    as_place(entry.path).unlink(missing_ok=True)
-                elif hive.segment_of(entry.name) is not None and hive.names_of(relative) != tuple(self._by):
-                    raise DatasetError(
-                        f"{self._root} is partitioned by {', '.join(hive.names_of(relative)) or 'nothing'}, "
-                        f"not by {', '.join(self._by) or 'nothing'} ({entry.path} is there): give the same "
-                        "partition_by, or another root"
-                    )
-                elif hive.segment_of(entry.name) is not None:
-                    self._others = as_place(entry.path)
-                    if not fresh and is_in(self._segment, entry.path):
-                        self._compacted.append(as_place(entry.path))
-            if fresh and self._others is not None:
+                elif name[0] == ".":
+                    if hive.temporary_segment_of(name) == self._segment:
+                        as_place(entry.path).unlink(missing_ok=True)
+                elif hive.segment_of(name) is not None:
+                    if not fits:
+                        raise hive.partitioned_otherwise(self._root, relative, self._by, entry.path)
+                    other = entry.path
+                    if not fresh and is_in(self._segment, other):
+                        self._compacted.append(as_place(other))
+            if fresh and other:
                 break
+        self._others = as_place(other) if other else None
 
     def begin(self, schema: Mapping[str, pl.DataType]) -> None:
         """Check the columns of the frames to come; `write` does it with the first frame.
