@@ -62,7 +62,7 @@ def machine() -> dict[str, str]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     versions = [f"{name} {version(name)}" for name in PACKAGES]
     return {
-        "machine": f"{cores} cores of {cpu}, {memory:.0f} GiB, {platform.system()} {platform.release()}",
+        "machine": f"{cores} cores of {cpu}, {memory:.0f} GiB, {platform.system()}",
         "versions": ", ".join([f"Python {platform.python_version()}", *versions]),
         "commit": git("describe", "--always", "--dirty").strip() or "none",
     }
