@@ -70,11 +70,9 @@ def as_place(place: str | os.PathLike[str]) -> Path:
 
 @cache
 def _reach(store: Any, bucket: str) -> None:
+    # who may not ask for the bucket may still read what is in it
     try:
-        with (
-            told_as_oserror(bucket),
-            suppress(PermissionError),
-        ):  # of the bucket, perhaps not of what is in it
+        with told_as_oserror(bucket), suppress(PermissionError):
             store.exists(bucket)
     except OSError as error:
         raise ConfigError(
@@ -107,7 +105,8 @@ def tells_trouble(function: Callable[P, T]) -> Callable[P, T]:
             place = next((one for one in (*args, *kwargs.values()) if is_remote(one)), None)
             if place is None or not (isinstance(error, OSError) or _is_of_client(error)):
                 raise
-            raise DatasetError(f"cannot work on {place}: {str(error).splitlines()[0]}") from error
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise DatasetError(f"cannot work on {place}: {reason}") from error
 
     return telling
 

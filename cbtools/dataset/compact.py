@@ -16,6 +16,7 @@ import polars as pl
 from cbtools.dataset import hive
 from cbtools.dataset.compacted import Folder, bytes_before, place_of, segments_in, write_compacted
 from cbtools.dataset.listing import alone, datasets_under, partitions_in
+from cbtools.dataset.written import Headed
 from cbtools.durable import sync_files, sync_folders
 from cbtools.errors import ConfigError, DatasetError
 from cbtools.stores import as_place, discard, put, tells_trouble
@@ -33,7 +34,7 @@ GROUPS: Final = pl.Schema(
 
 
 @dataclass(frozen=True, repr=False)
-class Compaction:
+class Compaction(Headed):
     """What `compact_dataset` did, or would do.
 
     Attributes
@@ -61,12 +62,8 @@ class Compaction:
             return f"would compact {told}, {before_mb:,.2f} MB"
         return f"compacted {told}, {before_mb:,.2f} MB into {after_mb:,.2f} MB"
 
-    def __repr__(self) -> str:
-        return self._headline() if self.groups.is_empty() else f"{self._headline()}\n{self.groups}"
-
-    def _repr_html_(self) -> str:
-        table = "" if self.groups.is_empty() else self.groups._repr_html_()
-        return f"<p>{self._headline()}</p>{table}"
+    def _table(self) -> pl.DataFrame:
+        return self.groups
 
 
 @tells_trouble

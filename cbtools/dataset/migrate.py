@@ -17,6 +17,7 @@ from cbtools.dataset import hive, order
 from cbtools.dataset.compacted import SEGMENT, write_part
 from cbtools.dataset.listing import alone, datasets_under, partitions_in
 from cbtools.dataset.parquet import columns_told, package_version
+from cbtools.dataset.written import Headed
 from cbtools.durable import sync_files, sync_folders
 from cbtools.errors import DatasetError
 from cbtools.schema import RAW
@@ -44,7 +45,7 @@ _VERSION: Final = "cbtools.schema_version"
 
 
 @dataclass(frozen=True, repr=False)
-class Migration:
+class Migration(Headed):
     """What `migrate_dataset` did, or would do.
 
     Attributes
@@ -65,12 +66,8 @@ class Migration:
         told = f"{self.parts.height:,} parts, {self.parts['rows'].sum():,} rows, to {schema.SCHEMA_VERSION}"
         return f"would migrate {told}" if self.dry_run else f"migrated {told}"
 
-    def __repr__(self) -> str:
-        return self._headline() if self.parts.is_empty() else f"{self._headline()}\n{self.parts}"
-
-    def _repr_html_(self) -> str:
-        table = "" if self.parts.is_empty() else self.parts._repr_html_()
-        return f"<p>{self._headline()}</p>{table}"
+    def _table(self) -> pl.DataFrame:
+        return self.parts
 
 
 @tells_trouble

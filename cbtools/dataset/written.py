@@ -21,6 +21,24 @@ class Part:
     values: Mapping[str, hive.Value]
 
 
+class Headed:
+    """Shows itself as a headline and, where it has rows, a table."""
+
+    def _headline(self) -> str:
+        raise NotImplementedError
+
+    def _table(self) -> pl.DataFrame:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        table = self._table()
+        return self._headline() if table.is_empty() else f"{self._headline()}\n{table}"
+
+    def _repr_html_(self) -> str:
+        table = self._table()
+        return f"<p>{self._headline()}</p>" + ("" if table.is_empty() else table._repr_html_())
+
+
 @dataclass(frozen=True, repr=False)
 class Written:
     """What a run wrote: the parts, in the order of their paths, and the parts removed as out of date."""

@@ -66,9 +66,7 @@ class Quotes:
         """Take a batch's trades and rows of the book; give the trades with the quotes before them."""
         quotes = self._last
         if book is not None:
-            shown = pl.DataFrame(
-                [book[name] for name in _OF_BOOK]
-            )  # of all columns the query would be slower
+            shown = pl.DataFrame([book[name] for name in _OF_BOOK])  # a query over all columns is slower
             new = quotes_of(shown.lazy(), "line").select(_QUOTED).collect()
             quotes = pl.concat([quotes, new])
             self._last = _newest(quotes).with_columns(line=pl.lit(-1, pl.Int64))

@@ -53,7 +53,7 @@ class Quarantine:
 
     def __init__(self, root: Path, segment: str) -> None:
         self._path = root / FOLDER / f"{segment}.ndjson"
-        self._draft = Path()
+        self._draft: Path | None = None
         self._file: IO[bytes] | None = None
         self._handed_over = False
 
@@ -61,20 +61,20 @@ class Quarantine:
         """Add rows of the table of rejects."""
         for row in rejects.iter_rows(named=True):
             if self._file is None:
-                self._file = self._begun()
+                self._draft = self._new_draft()
+                self._file = self._draft.open("wb")
             self._file.write(orjson.dumps(_as_json(row), option=orjson.OPT_APPEND_NEWLINE))
 
-    def _begun(self) -> IO[bytes]:
+    def _new_draft(self) -> Path:
         folder = self._path.parent
         if not is_remote(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        self._draft = scratch_for(folder) / f".{self._path.stem}.{secrets.token_hex(4)}.tmp"
-        return self._draft.open("wb")
+        return scratch_for(folder) / f".{self._path.stem}.{secrets.token_hex(4)}.tmp"
 
     def hand_over(self) -> FinishedQuarantine:
         """Give the file to the caller, on the disk: who publishes it or drops it."""
         self._handed_over = True
-        if self._file is None:
+        if self._file is None or self._draft is None:
             return FinishedQuarantine(self._path, None)
         finished = FinishedQuarantine(self._path, self._draft)
         try:
@@ -92,9 +92,10 @@ class Quarantine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Leave nothing behind that was not handed over."""
-        if self._file is not None and not self._handed_over:
+        if self._draft is not None and not self._handed_over:
             with suppress(OSError):  # a full disk: the file goes anyway
-                self._file.close()
+                if self._file is not None:
+                    self._file.close()
             FinishedQuarantine(self._path, self._draft).drop()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+import cloud
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
@@ -94,6 +95,20 @@ def test_again_nothing_is_left_to_do(root, monkeypatch):
     before = files(root)
     assert cb.migrate_dataset(root).parts.is_empty()
     assert files(root) == before
+
+
+def test_in_a_store_it_is_the_same(root, tmp_path_factory, monkeypatch):
+    elsewhere = tmp_path_factory.mktemp("store")
+    with cloud.bucket(monkeypatch, elsewhere / "scratch") as bucket:
+        bucket.upload(root, "lake")
+        names = bucket.listed()
+        later(monkeypatch, with_notional)
+        there, here = cb.migrate_dataset(bucket.url("lake")), cb.migrate_dataset(root)
+        assert_frame_equal(there.parts, here.parts)
+        assert bucket.listed() == names
+        copy = bucket.download(elsewhere / "copy", "lake")
+        assert_frame_equal(rows_of(copy), rows_of(root))
+        assert cb.migrate_dataset(bucket.url("lake")).parts.is_empty()
 
 
 def test_a_dry_run_changes_nothing(root, monkeypatch):
