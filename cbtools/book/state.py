@@ -226,7 +226,7 @@ class BookState:
         """
         told = head(path)
         try:
-            levels = pl.read_parquet(str(path))
+            levels = pl.read_parquet(str(path), glob=False)
             rows = [Effect(*row) for row in told["products"]]
             stream = _stream(told["stream"])
             state = cls(products_of(rows), levels.select(LEVELS.names()), stream, tuple(told["segments"]))

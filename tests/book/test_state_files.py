@@ -273,3 +273,9 @@ def test_a_state_whose_levels_are_damaged(tmp_path):
 def test_a_head_that_lacks_what_belongs_in_it(tmp_path, told):
     with pytest.raises(cb.StateError, match="is damaged"):
         cb.BookState.load(with_head(tmp_path / "state.parquet", told))
+
+
+def test_a_folder_s_name_is_no_pattern(tmp_path):
+    state = cb.BookState.read(cb.sample_path())
+    path = state.save(tmp_path / "a[1]*" / "state.parquet")
+    assert cb.BookState.load(path) == state
