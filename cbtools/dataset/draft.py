@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 import polars as pl
@@ -20,13 +20,18 @@ class Plan:
     """What the drafts of a writer share: the file's columns and format, and how a folder is made."""
 
     def __init__(
-        self, segment: str, schema: pl.Schema, footer: Mapping[str, str], make_folder: Callable[[Path], None]
+        self,
+        segment: str,
+        schema: pl.Schema,
+        footer: Mapping[str, str],
+        make_folder: Callable[[Path], None],
+        never_null: Collection[str] = (),
     ) -> None:
         self.segment = segment
         self.token = secrets.token_hex(hive.TOKEN_BYTES)
         self.make_folder = make_folder
         self.sorted_by = order.sort_columns(schema)
-        self.form = Format(schema, metadata=footer, sorted_by=self.sorted_by)
+        self.form = Format(schema, metadata=footer, sorted_by=self.sorted_by, never_null=never_null)
         self.group_rows = row_group_rows(schema)
         self._row_bytes = row_bytes(schema)
         self._texts = [name for name, dtype in schema.items() if dtype in (pl.String, pl.Binary)]

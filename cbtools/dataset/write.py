@@ -171,7 +171,8 @@ class DatasetWriter:
         if self._varies and self._others is not None:
             split.check_same_columns(self._root, self._table, self._others, kept, besides=SEGMENT)
         told = footer(segment=self._segment, table=self._table, columns=self._columns, partition_by=types)
-        self._plan = Plan(self._segment, kept, told, self._make_folder)
+        full = {column.name for column in self._columns if not column.null}
+        self._plan = Plan(self._segment, kept, told, self._make_folder, full)
 
     def write(self, frame: pl.DataFrame) -> None:
         """Take rows.

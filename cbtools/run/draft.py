@@ -33,7 +33,7 @@ from cbtools.run.features import Features
 from cbtools.run.quarantine import FinishedQuarantine, Quarantine, remove_drafts
 from cbtools.schema import CHANNELS, schema
 
-_BEHIND: Final = 6
+_BEHIND: Final = 3
 """How many batches may wait to be written; a row group of several is encoded at once, in bursts."""
 _COUNTED: Final = frozenset({"product_id"})
 _WHOLE: Final = ("rejects", "gaps")

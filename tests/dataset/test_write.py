@@ -400,10 +400,14 @@ def test_compression_statistics_encodings_and_order_are_set(tmp_path: Path) -> N
     assert {column.compression for column in columns.values()} == {"ZSTD"}
     assert all(column.statistics.has_min_max for column in columns.values())
     assert (columns["line"].statistics.min, columns["line"].statistics.max) == (1, 6)
-    for name in ("server_time", "sequence_num", "line", "connection"):
+    for name in ("event_time", "sequence_num", "line"):
         assert "DELTA_BINARY_PACKED" in columns[name].encodings
-    for name in ("side", "price", "size", "product_id"):
+    for name in ("side", "size", "product_id"):
         assert "RLE_DICTIONARY" in columns[name].encodings
+    for name in ("server_time", "capture_time", "connection", "unbroken_since", "price"):
+        assert set(columns[name].encodings) <= {"PLAIN", "RLE"}
+    full = {column.name for column in schema.columns("level2") if not column.null}
+    assert {field.name for field in file.schema_arrow if not field.nullable} == full - {"date"}
     names = file.schema_arrow.names
     order = [(names[c.column_index], c.descending, c.nulls_first) for c in group.sorting_columns]
     assert order == [("server_time", False, True), ("sequence_num", False, True), ("line", False, True)]
