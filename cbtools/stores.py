@@ -272,3 +272,11 @@ def discard(draft: Path, path: Path) -> None:
                 folder.rmdir()
             if folder.name.startswith(_SCRATCH):
                 break
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove those folders in which nothing is."""
+    for folder in folders:
+        if not is_remote(folder):  # a store has no folders, but names that hold a slash
+            with suppress(OSError):  # not empty, or gone
+                folder.rmdir()

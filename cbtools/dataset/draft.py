@@ -4,16 +4,43 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 
 import polars as pl
 
 from cbtools.dataset import hive, order
 from cbtools.dataset.parquet import Format, PartFile, row_bytes, row_group_rows
+from cbtools.durable import sync_files
+from cbtools.stores import remove_empty
 
 _FEW = 64
+_SYNCS = 8
 _TRIES = 20
+
+
+class NewFolders:
+    """Makes folders, and knows which ones it made."""
+
+    def __init__(self) -> None:
+        self._made: list[Path] = []
+
+    def make(self, folder: Path) -> None:
+        """Make a folder and those above it, which others may remove at this moment, since they are empty."""
+        for _ in range(_TRIES):
+            if folder.exists():
+                return
+            self.make(folder.parent)
+            with contextlib.suppress(FileNotFoundError, FileExistsError):
+                folder.mkdir()
+                self._made.append(folder)
+        folder.mkdir(exist_ok=True)  # to say why not
+
+    def remove(self) -> None:
+        """Remove those that were made and are empty."""
+        remove_empty(reversed(self._made))
+        self._made = []
 
 
 class Plan:
@@ -24,12 +51,12 @@ class Plan:
         segment: str,
         schema: pl.Schema,
         footer: Mapping[str, str],
-        make_folder: Callable[[Path], None],
+        folders: NewFolders,
         never_null: Collection[str] = (),
     ) -> None:
         self.segment = segment
         self.token = secrets.token_hex(hive.TOKEN_BYTES)
-        self.make_folder = make_folder
+        self.folders = folders
         self.sorted_by = order.sort_columns(schema)
         self.form = Format(schema, metadata=footer, sorted_by=self.sorted_by, never_null=never_null)
         self.group_rows = row_group_rows(schema)
@@ -101,7 +128,7 @@ class Draft:
         self._files.append(path)
         for _ in range(_TRIES):
             with contextlib.suppress(FileNotFoundError):  # another segment's writer just tidied it away
-                plan.make_folder(self.folder)
+                plan.folders.make(self.folder)
                 return PartFile(path, plan.form)
         raise FileNotFoundError(f"{self.folder} vanishes as soon as it is made")
 
@@ -141,6 +168,18 @@ class Draft:
         for path in self._files:
             path.unlink(missing_ok=True)
         self._files, self._waiting = [], []
+
+
+def finish_drafts(drafts: Sequence[Draft], pool: Executor) -> None:
+    """Finish drafts, the largest first, and have them on the disk; one is synced while others are encoded."""
+    with ThreadPoolExecutor(_SYNCS, "cbtools-sync") as syncs:
+
+        def finish(draft: Draft) -> Future[None]:
+            draft.finish()
+            return syncs.submit(sync_files, [draft.file])
+
+        for synced in list(pool.map(finish, sorted(drafts, key=lambda draft: -draft.waiting_bytes))):
+            synced.result()
 
 
 def copied(frame: pl.DataFrame) -> pl.DataFrame:

@@ -12,7 +12,7 @@ from cbtools.dataset import hive
 from cbtools.dataset.compacted import segments_in, write_compacted
 from cbtools.dataset.written import Part, Written
 from cbtools.durable import sync_files, sync_folders
-from cbtools.stores import as_place, discard, files_in, folders_in, is_remote, put_all
+from cbtools.stores import as_place, discard, files_in, folders_in, put_all, remove_empty
 
 
 @dataclass(frozen=True)
@@ -186,11 +186,3 @@ def remove_drafts(root: Path, segments: Collection[str]) -> set[str]:
             else:
                 left.update((drafted,) if drafted else segments_in(entry.path))
     return left
-
-
-def remove_empty(folders: Iterable[Path]) -> None:
-    """Remove those folders in which nothing is."""
-    for folder in folders:
-        if not is_remote(folder):  # a store has no folders, but names that hold a slash
-            with contextlib.suppress(OSError):  # not empty, or gone
-                folder.rmdir()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -16,20 +14,18 @@ import polars as pl
 from cbtools import schema as tables
 from cbtools.dataset import hive, split
 from cbtools.dataset.compacted import SEGMENT
-from cbtools.dataset.draft import Draft, Plan, copied
-from cbtools.dataset.finished import Finished, FinishedPart, is_in, remove_empty
+from cbtools.dataset.draft import Draft, NewFolders, Plan, copied, finish_drafts
+from cbtools.dataset.finished import Finished, FinishedPart, is_in
 from cbtools.dataset.parquet import footer
 from cbtools.dataset.written import Written
-from cbtools.durable import sync_files
 from cbtools.errors import ConfigError, DatasetError
 from cbtools.schema import Column
-from cbtools.stores import as_place, scratch_for, tells_trouble
+from cbtools.stores import as_place, remove_empty, scratch_for, tells_trouble
 
 BUFFER_BYTES: Final = 192 << 20
 """Rows that wait for their row group to fill need no more than this, over all partitions of a writer."""
 
 _OPEN_FILES: Final = 64
-_TRIES: Final = 20
 _PIECE_ROWS: Final = 262_144
 _UNDIVIDED: Final = 4
 """This part of what may wait does so before it is divided by partitions."""
@@ -109,7 +105,7 @@ class DatasetWriter:
         self._undivided = split.Undivided()
         self._waiting_bytes = 0
         self._scratch: Path | None = None
-        self._made: list[Path] = []
+        self._folders = NewFolders()
         self._varies = columns is not None  # by the options of what is written
         self._others: Path | None = None
         self._old: list[Path] = []
@@ -172,7 +168,7 @@ class DatasetWriter:
             split.check_same_columns(self._root, self._table, self._others, kept, besides=SEGMENT)
         told = footer(segment=self._segment, table=self._table, columns=self._columns, partition_by=types)
         full = {column.name for column in self._columns if not column.null}
-        self._plan = Plan(self._segment, kept, told, self._make_folder, full)
+        self._plan = Plan(self._segment, kept, told, self._folders, full)
 
     def write(self, frame: pl.DataFrame) -> None:
         """Take rows.
@@ -243,17 +239,6 @@ class DatasetWriter:
         if len(self._open) > _OPEN_FILES:
             self._open.pop(next(iter(self._open))).close()
 
-    def _make_folder(self, folder: Path) -> None:
-        """Make a folder and those above it, which others may remove at this moment, since they are empty."""
-        for _ in range(_TRIES):
-            if folder.exists():
-                return
-            self._make_folder(folder.parent)
-            with contextlib.suppress(FileNotFoundError, FileExistsError):
-                folder.mkdir()
-                self._made.append(folder)
-        folder.mkdir(exist_ok=True)  # to say why not
-
     def finish(self) -> None:
         """Have all rows on the disk, sorted, under temporary names; no more rows can be written then.
 
@@ -262,17 +247,18 @@ class DatasetWriter:
         DatasetError
             If the writer was aborted or has published already.
         """
+        finish_together([self])
+
+    def _last_drafts(self) -> list[Draft]:
+        """Divide what waits, and give all drafts, with their folders made."""
         if self._state == "finished":
-            return
+            return []
         if self._state != "open":
             raise DatasetError(f"this writer is {self._state}: there is nothing to finish")
         self._divide(at_end=True)
         for draft in self._drafts.values():
-            self._make_folder(draft.folder)
-        with ThreadPoolExecutor(pl.thread_pool_size()) as pool:  # encoding releases the GIL
-            deque(pool.map(Draft.finish, self._drafts.values()), maxlen=0)
-        sync_files(draft.file for draft in self._drafts.values())
-        self._state = "finished"
+            self._folders.make(draft.folder)
+        return list(self._drafts.values())
 
     def hand_over(self) -> Finished:
         """Give what is finished to the caller, who publishes it or drops it; this writer is done with it.
@@ -327,10 +313,10 @@ class DatasetWriter:
         self._state = "aborted"
         for draft in self._drafts.values():
             draft.drop()
-        remove_empty(reversed(self._made))
+        self._folders.remove()
         if self._scratch is not None and self._scratch != self._root:
             remove_empty([self._scratch])
-        self._drafts, self._open, self._made = {}, {}, []
+        self._drafts, self._open = {}, {}
 
     def __enter__(self) -> Self:
         return self
@@ -339,6 +325,16 @@ class DatasetWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.abort()
+
+
+def finish_together(writers: Collection[DatasetWriter]) -> None:
+    """Finish several writers: the parts of all are encoded side by side, the largest first."""
+    with ThreadPoolExecutor(pl.thread_pool_size()) as pool:  # encoding releases the GIL
+        finish_drafts(
+            [draft for drafts in pool.map(DatasetWriter._last_drafts, writers) for draft in drafts], pool
+        )
+    for writer in writers:
+        writer._state = "finished"
 
 
 @tells_trouble

@@ -22,6 +22,7 @@ from cbtools.book.report import BookReport
 from cbtools.book.state import LEVEL2, BookState, Follower
 from cbtools.dataset import DatasetWriter, Written
 from cbtools.dataset.finished import Finished, publish_together
+from cbtools.dataset.write import finish_together
 from cbtools.errors import DatasetError
 from cbtools.raw.piece import Wanted
 from cbtools.raw.report import RawReport
@@ -221,12 +222,11 @@ def _marked(config: Config) -> BookOptions | None:
 
 
 def _finish(writers: Mapping[str, DatasetWriter], follower: Follower) -> BookState:
-    """Have all tables on the disk, side by side, and meanwhile make the state."""
-    with ThreadPoolExecutor(max(1, len(writers)), "cbtools-finish") as pool:
-        finished = [pool.submit(writer.finish) for writer in writers.values()]
+    """Have all tables on the disk, and meanwhile make the state."""
+    with ThreadPoolExecutor(1, "cbtools-finish") as pool:
+        finished = pool.submit(finish_together, writers.values())
         state = follower.state()
-        for future in finished:
-            future.result()
+        finished.result()
     return state
 
 

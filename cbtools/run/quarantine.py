@@ -14,9 +14,8 @@ from typing import IO, Any, Final, Self
 import orjson
 import polars as pl
 
-from cbtools.dataset.finished import remove_empty
 from cbtools.durable import sync_files, sync_folders
-from cbtools.stores import discard, is_remote, put, scratch_for
+from cbtools.stores import discard, is_remote, put, remove_empty, scratch_for
 
 FOLDER: Final = "_quarantine"
 
