@@ -168,7 +168,7 @@ def read_effect(task: Task, path: Path) -> BookState:
 
 
 class _Tables:
-    """The batches of a reading with the rows of the book and features; and what is counted on the way."""
+    """The batches of a reading with the rows of the book; then their features, and what is counted."""
 
     def __init__(
         self, reading: Reading, follower: Follower, features: Features | None, config: Config
@@ -185,17 +185,17 @@ class _Tables:
             book = self._follower(batch.tables.get("level2"))
             if book.height:
                 batch.tables["book"] = book
-            if self._features is not None:
-                batch.tables.update(self._features(batch.tables))
-            if "gaps" in batch.tables:
-                self._gaps.append(batch.tables["gaps"])
             yield batch
 
-    def count(self, tables: Mapping[str, pl.DataFrame]) -> None:
-        """Count the rows of a batch."""
-        self.coverage.add(tables)
-        if "book" in tables:
-            self._book_rows.update(dict(tables["book"]["product_id"].value_counts().iter_rows()))
+    def complete(self, batch: Batch) -> None:
+        """Add its features to a batch, and count its rows; called for one batch after another."""
+        if self._features is not None:
+            batch.tables.update(self._features(batch.tables))
+        self.coverage.add(batch.tables)
+        if "book" in batch.tables:
+            self._book_rows.update(dict(batch.tables["book"]["product_id"].value_counts().iter_rows()))
+        if "gaps" in batch.tables:
+            self._gaps.append(batch.tables["gaps"])
 
     def rows(self) -> dict[str, dict[str, int]]:
         """Give table → product → rows, of the tables that are written."""
@@ -233,10 +233,10 @@ def _finish(writers: Mapping[str, DatasetWriter], follower: Follower) -> BookSta
 def _write_behind(
     tables: _Tables, writers: Mapping[str, DatasetWriter], quarantine: Quarantine, pool: ThreadPoolExecutor
 ) -> None:
-    """Write batches in the other thread, in order, while the next ones are decoded."""
+    """Complete and write batches in the other thread, in order, while the next ones are decoded."""
 
     def write(batch: Batch) -> None:
-        tables.count(batch.tables)
+        tables.complete(batch)
         for table, frame in batch.tables.items():
             if table in writers:
                 writers[table].write(frame)
