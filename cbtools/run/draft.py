@@ -38,6 +38,7 @@ _BEHIND: Final = 3
 """How many batches may wait to be written; a row group of several is encoded at once, in bursts."""
 _COUNTED: Final = frozenset({"product_id"})
 _WHOLE: Final = ("rejects", "gaps")
+_FEATURED: Final = frozenset({"book", "market_trades"})
 _MOST_GAPS: Final = 10_000
 """So many gaps of a segment are told one by one, the first ones; all are counted."""
 
@@ -135,8 +136,7 @@ def draft_segment(
             )
             follower = Follower(reading, _marked(task.config), start)
             tables = _Tables(reading, follower, _features(task.config, start), task.config)
-            pool = stack.enter_context(ThreadPoolExecutor(1, "cbtools-write"))
-            _write_behind(tables, writers, quarantine, pool)
+            _write_behind(tables, writers, quarantine)
             state = _finish(writers, follower)
             rejects = quarantine.hand_over()
             finished = {name: writer.hand_over() for name, writer in writers.items()}
@@ -168,7 +168,7 @@ def read_effect(task: Task, path: Path) -> BookState:
 
 
 class _Tables:
-    """The batches of a reading with the rows of the book; then their features, and what is counted."""
+    """The batches of a reading with the rows of the book; then with features; and what is counted of them."""
 
     def __init__(
         self, reading: Reading, follower: Follower, features: Features | None, config: Config
@@ -187,15 +187,15 @@ class _Tables:
                 batch.tables["book"] = book
             yield batch
 
-    def complete(self, batch: Batch) -> None:
-        """Add its features to a batch, and count its rows; called for one batch after another."""
-        if self._features is not None:
-            batch.tables.update(self._features(batch.tables))
-        self.coverage.add(batch.tables)
-        if "book" in batch.tables:
-            self._book_rows.update(dict(batch.tables["book"]["product_id"].value_counts().iter_rows()))
-        if "gaps" in batch.tables:
-            self._gaps.append(batch.tables["gaps"])
+    def complete(self, tables: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
+        """Give a batch's tables with their features, and count its rows; for one batch after another."""
+        made = dict(tables) if self._features is None else self._features(tables)
+        self.coverage.add(made)
+        if "book" in made:
+            self._book_rows.update(dict(made["book"]["product_id"].value_counts().iter_rows()))
+        if "gaps" in made:
+            self._gaps.append(made["gaps"])
+        return made
 
     def rows(self) -> dict[str, dict[str, int]]:
         """Give table → product → rows, of the tables that are written."""
@@ -230,23 +230,26 @@ def _finish(writers: Mapping[str, DatasetWriter], follower: Follower) -> BookSta
     return state
 
 
-def _write_behind(
-    tables: _Tables, writers: Mapping[str, DatasetWriter], quarantine: Quarantine, pool: ThreadPoolExecutor
-) -> None:
-    """Complete and write batches in the other thread, in order, while the next ones are decoded."""
+def _write_behind(tables: _Tables, writers: Mapping[str, DatasetWriter], quarantine: Quarantine) -> None:
+    """Write batches, in order, in two threads: what gets features by the one, and the rest by the other."""
 
-    def write(batch: Batch) -> None:
-        tables.complete(batch)
-        for table, frame in batch.tables.items():
+    def write(frames: Mapping[str, pl.DataFrame]) -> None:
+        for table, frame in frames.items():
             if table in writers:
                 writers[table].write(frame)
             elif table == "rejects":
                 quarantine.write(frame)
 
-    waiting: deque[Future[None]] = deque()
-    for batch in tables:
-        waiting.append(pool.submit(write, batch))
-        if len(waiting) > _BEHIND:
+    def write_some(frames: Mapping[str, pl.DataFrame], *, featured: bool) -> None:
+        made = tables.complete(frames) if featured else frames
+        write({table: frame for table, frame in made.items() if (table in _FEATURED) == featured})
+
+    with ThreadPoolExecutor(1, "cbtools-write") as plain, ThreadPoolExecutor(1, "cbtools-features") as others:
+        waiting: deque[Future[None]] = deque()
+        for batch in tables:
+            waiting.append(plain.submit(write_some, batch.tables, featured=False))
+            waiting.append(others.submit(write_some, batch.tables, featured=True))
+            while len(waiting) > 2 * _BEHIND:
+                waiting.popleft().result()
+        while waiting:
             waiting.popleft().result()
-    while waiting:
-        waiting.popleft().result()
