@@ -16,6 +16,7 @@ import pytest
 import cbtools as cb
 from cbtools.book.rebuilder import Rebuilder
 from cbtools.dataset import DatasetWriter
+from cbtools.dataset.draft import Draft
 from cbtools.dataset.finished import Finished
 from cbtools.run import segment as run_segment_module
 from cbtools.schema import CHANNELS, schema
@@ -346,7 +347,7 @@ def break_after(monkeypatch, method: str, calls: int, owner: type = DatasetWrite
     ("owner", "method", "calls"),
     [
         (DatasetWriter, "write", 7),
-        (DatasetWriter, "finish", 3),
+        (Draft, "finish", 3),
         (Rebuilder, "__call__", 2),
     ],
 )
