@@ -180,11 +180,15 @@ def remote_tree(root: Path) -> dict[tuple[str, ...], list[Entry]]:
     return tree
 
 
-def files_in(folder: Path) -> list[Path]:
-    """Give the files in a folder, those of its sub-folders not."""
+def files_in(folder: Path, named: Callable[[str], object] = lambda name: True) -> list[Path]:
+    """Give the files in a folder whose names are wanted, those of its sub-folders not.
+
+    There may be many: the rest costs next to nothing.
+    """
     if is_remote(folder):
-        return _listed(folder, "file")
-    return [path for path in folder.iterdir() if path.is_file()]
+        return [path for path in _listed(folder, "file") if named(path.name)]
+    with os.scandir(folder) as entries:
+        return [folder / entry.name for entry in entries if named(entry.name) and entry.is_file()]
 
 
 def folders_in(folder: Path) -> list[Path]:

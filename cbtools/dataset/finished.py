@@ -53,7 +53,8 @@ class Finished:
         compacted = []
         for folder in sorted(folders):
             with contextlib.suppress(FileNotFoundError):
-                compacted += [path for path in files_in(folder) if is_in(self.segment, path)]
+                there = files_in(folder, hive.compacted_first)
+                compacted += [path for path in there if is_in(self.segment, path)]
         return replace(self, compacted=tuple(compacted), rest=rest_of(compacted, self.segment))
 
     def _rename(self) -> Written:

@@ -103,7 +103,7 @@ def find_segments(source: Source) -> list[Path]:
 
 def _found(path: Path) -> list[Path]:
     if path.is_dir():
-        found = [file for file in files_in(path) if file.name.endswith(ENDINGS)]
+        found = files_in(path, lambda name: name.endswith(ENDINGS))
         if not found:
             raise SegmentError(f"no segments in {path}: none of its files ends in {', '.join(ENDINGS)}")
     elif path.exists():

@@ -145,8 +145,9 @@ class _Work:
         kernels, names = self.kernels, pl.Series(self.kernels.product_names(self.sheets), dtype=pl.String)
         channel, lines = events[kernels.EVENT_CHANNEL], events[kernels.EVENT_LINE] + first
         counts = np.empty(events.shape[1], np.int64)
-        for codes in ((0,), (1,), (2, 3)):  # each has rows of its own; those of the two tickers are together
-            of_kind = np.isin(channel, codes)
+        kind = np.minimum(channel, 2)  # each has rows of its own; those of the two tickers are together
+        for k in range(3):
+            of_kind = kind == k
             counts[of_kind] = np.diff(events[kernels.EVENT_END, of_kind], prepend=0)
         of_level2 = (channel == 0) & (counts > 0)
         products = names.gather(events[kernels.EVENT_PRODUCT, of_level2]).to_list()
