@@ -31,6 +31,7 @@ from cbtools.raw.stream import Batch, Reading
 from cbtools.run.config import Config
 from cbtools.run.coverage import Coverage
 from cbtools.run.features import Features
+from cbtools.run.memory import give_back_memory
 from cbtools.run.quarantine import FinishedQuarantine, Quarantine, remove_drafts
 from cbtools.schema import CHANNELS, schema
 
@@ -38,7 +39,7 @@ _BEHIND: Final = 3
 """How many batches may wait to be written; a row group of several is encoded at once, in bursts."""
 _COUNTED: Final = frozenset({"product_id"})
 _WHOLE: Final = ("rejects", "gaps")
-_FEATURED: Final = frozenset({"book", "market_trades"})
+_FEATURED: Final = ("book", "market_trades")
 _MOST_GAPS: Final = 10_000
 """So many gaps of a segment are told one by one, the first ones; all are counted."""
 
@@ -142,6 +143,7 @@ def draft_segment(
             finished = {name: writer.hand_over() for name, writer in writers.items()}
     except OSError as error:  # reading raises a SegmentError: this is of writing
         raise DatasetError(f"cannot write to {task.root}: {error.strerror or error}") from error
+    give_back_memory(reading.report.raw_bytes)
     return Drafted(
         segment=segment,
         raw=reading.report,
@@ -240,15 +242,18 @@ def _write_behind(tables: _Tables, writers: Mapping[str, DatasetWriter], quarant
             elif table == "rejects":
                 quarantine.write(frame)
 
-    def write_some(frames: Mapping[str, pl.DataFrame], *, featured: bool) -> None:
-        made = tables.complete(frames) if featured else frames
-        write({table: frame for table, frame in made.items() if (table in _FEATURED) == featured})
+    def write_plain(frames: Mapping[str, pl.DataFrame]) -> None:
+        write({table: frame for table, frame in frames.items() if table not in _FEATURED})
+
+    def write_featured(frames: Mapping[str, pl.DataFrame]) -> None:
+        made = tables.complete(frames)
+        write({table: made[table] for table in _FEATURED if table in made})
 
     with ThreadPoolExecutor(1, "cbtools-write") as plain, ThreadPoolExecutor(1, "cbtools-features") as others:
         waiting: deque[Future[None]] = deque()
         for batch in tables:
-            waiting.append(plain.submit(write_some, batch.tables, featured=False))
-            waiting.append(others.submit(write_some, batch.tables, featured=True))
+            waiting.append(plain.submit(write_plain, batch.tables))
+            waiting.append(others.submit(write_featured, batch.tables))
             while len(waiting) > 2 * _BEHIND:
                 waiting.popleft().result()
         while waiting:
