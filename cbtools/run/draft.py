@@ -39,7 +39,7 @@ _BEHIND: Final = 3
 """How many batches may wait to be written; a row group of several is encoded at once, in bursts."""
 _COUNTED: Final = frozenset({"product_id"})
 _WHOLE: Final = ("rejects", "gaps")
-_FEATURED: Final = ("book", "market_trades")
+_FEATURED: Final = ("market_trades", "book")
 _MOST_GAPS: Final = 10_000
 """So many gaps of a segment are told one by one, the first ones; all are counted."""
 
