@@ -99,7 +99,7 @@ ORDER = [
     ),
     *_package(
         "run",
-        *("features", "config", "quarantine", "coverage", "memory", "draft", "report", "states", "segment"),
+        *("features", "config", "quarantine", "coverage", "draft", "report", "states", "segment"),
         *("folders", "order", "manifest", "known", "options", "job_report"),
         *("pool", "flight", "exactly_once", "job", "watch", "status", "__init__"),
     ),

@@ -31,7 +31,6 @@ from cbtools.raw.stream import Batch, Reading
 from cbtools.run.config import Config
 from cbtools.run.coverage import Coverage
 from cbtools.run.features import Features
-from cbtools.run.memory import give_back_memory
 from cbtools.run.quarantine import FinishedQuarantine, Quarantine, remove_drafts
 from cbtools.schema import CHANNELS, schema
 
@@ -143,7 +142,6 @@ def draft_segment(
             finished = {name: writer.hand_over() for name, writer in writers.items()}
     except OSError as error:  # reading raises a SegmentError: this is of writing
         raise DatasetError(f"cannot write to {task.root}: {error.strerror or error}") from error
-    give_back_memory(reading.report.raw_bytes)
     return Drafted(
         segment=segment,
         raw=reading.report,
