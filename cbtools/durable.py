@@ -12,7 +12,8 @@ from typing import Final
 
 from cbtools.stores import discard, is_remote, put, scratch_for
 
-_SYNCS: Final = 8
+SYNCS: Final = 8
+"""So many files are synced side by side, which mostly is to wait for the disk."""
 
 
 @contextmanager
@@ -52,7 +53,7 @@ def _side_by_side(sync: Callable[[Path], None], paths: Iterable[Path]) -> None:
     if len(paths) == 1:
         sync(paths[0])
     elif paths:
-        with ThreadPoolExecutor(min(_SYNCS, len(paths))) as pool:
+        with ThreadPoolExecutor(min(SYNCS, len(paths))) as pool:
             deque(pool.map(sync, paths), maxlen=0)
 
 

@@ -12,11 +12,10 @@ import polars as pl
 
 from cbtools.dataset import hive, order
 from cbtools.dataset.parquet import Format, PartFile, row_bytes, row_group_rows
-from cbtools.durable import sync_files
+from cbtools.durable import SYNCS, sync_files
 from cbtools.stores import remove_empty
 
 _FEW = 64
-_SYNCS = 8
 _TRIES = 20
 
 
@@ -172,7 +171,7 @@ class Draft:
 
 def finish_drafts(drafts: Sequence[Draft], pool: Executor) -> None:
     """Finish drafts, the largest first, and have them on the disk; one is synced while others are encoded."""
-    with ThreadPoolExecutor(_SYNCS, "cbtools-sync") as syncs:
+    with ThreadPoolExecutor(SYNCS, "cbtools-sync") as syncs:
 
         def finish(draft: Draft) -> Future[None]:
             draft.finish()
