@@ -8,17 +8,12 @@ functions take a `random.Random`, which hypothesis may play.
 from __future__ import annotations
 
 import math
-import os
 import random
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import polars as pl
-from hypothesis import settings
 
 from cbtools import lazy, schema
 
@@ -290,11 +285,6 @@ def frame_of(rows: Sequence[Row], kind: str, depth: int = schema.BOOK_DEPTH) -> 
 # --- what tests do with them
 
 
-def some(usual: int) -> settings:
-    """Try so many random examples, and with ``--full`` sixty times as many."""
-    return settings(max_examples=usual * (60 if os.environ.get("CBTOOLS_FULL") else 1))
-
-
 def in_pieces(dice: random.Random, frame: pl.DataFrame) -> pl.LazyFrame:
     """Lay a frame out in batches of any size, some of them empty."""
     cuts = sorted(dice.randint(0, frame.height) for _ in range(dice.choice([0, 1, 5, 40])))
@@ -318,12 +308,3 @@ def same_as_oracle(got: pl.DataFrame, expected: Sequence[Row], names: Sequence[s
                 assert math.isclose(value, other, rel_tol=1e-12), (name, place, value, other)
             else:
                 assert value == other, (name, place, value, other)
-
-
-def run_interpreted(file: str) -> None:
-    """Run a file of tests as a program, with its kernels interpreted: Python checks every index."""
-    environment = os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(Path(__file__).parent)}
-    done = subprocess.run(
-        [sys.executable, file], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import tiers
 from oracles import raw
 
 import cbtools as cb
@@ -56,10 +57,16 @@ def same_as_oracle(source: Source, tmp_path: Path) -> cb.RawTables:
 
 
 def scan_is_read(source: Source, tmp_path: Path, got: cb.RawTables) -> None:
-    """Check that `scan_raw` gives each channel's table as `read_raw` gave it, and the products asked for."""
+    """Check that `scan_raw` gives each channel's table as `read_raw` gave it, and the products asked for.
+
+    By default only the channels that have rows, and level2: 25 queries of an empty file took four fifths of
+    the time of these tests.
+    """
     paths = paths_of(source, tmp_path)
     for channel in schema.CHANNELS:
         table = getattr(got, channel)
+        if not tiers.CI and table.is_empty() and channel != "level2":
+            continue
         scan = cb.scan_raw(paths, channel)
         assert scan.collect_schema() == table.schema, channel
         assert_same(scan.collect(), table, channel)
@@ -74,6 +81,8 @@ def scan_is_read(source: Source, tmp_path: Path, got: cb.RawTables) -> None:
 def products_to_ask_for(table: pl.DataFrame) -> list[list[str]]:
     """Choose lists of products: one that is there, all that are there, and one that is not."""
     names = table["product_id"].unique(maintain_order=True).to_list()
+    if not tiers.CI:
+        return [names[:1] or ["NOT-THERE"]]
     return [names[:1], names, ["NOT-THERE"]] if names else [["NOT-THERE"]]
 
 

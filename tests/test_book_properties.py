@@ -3,7 +3,6 @@
 Short flows are played by hypothesis, so that a failure shrinks; longer ones come from a seed.
 """
 
-import os
 import random
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -12,9 +11,10 @@ import book_laws
 import laws
 import polars as pl
 import pytest
+import tiers
 import wire
 from book_flows import GAPS, NOON, ON, PRODUCTS, SIZES, Feed, cut, flow, frames, lines, options
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from oracles import book as oracle
 from oracles import raw
@@ -22,18 +22,8 @@ from oracles import raw
 import cbtools as cb
 from cbtools.lazy import source
 
-FULL = bool(os.environ.get("CBTOOLS_FULL"))
 DICE = st.randoms(use_true_random=False)
 SEEDS = st.integers(0, 2**32).map(random.Random)
-
-
-def examples(usual):
-    """Set the number of examples; the full run takes eighty times as many."""
-    return settings(
-        max_examples=usual * (80 if FULL else 1),
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )
 
 
 # --- the rows are the oracle's
@@ -53,14 +43,14 @@ def told(number, rows, product_id="A"):
     return [dict(zip(("is_snapshot", "side", "price", "size"), row, strict=True)) | frame for row in rows]
 
 
-@examples(53)
+@tiers.examples(53, suppress=HealthCheck)
 @given(DICE)
 def test_short_flows(dice):
     level2, rows = flow(dice, dice.randint(0, 10))
     book_laws.same_as_oracle(level2, rows, **options(dice))
 
 
-@examples(26)
+@tiers.examples(26, suppress=HealthCheck)
 @given(SEEDS)
 def test_long_flows(dice):
     level2, rows = flow(dice, dice.choice([30, 100, 300]))
@@ -105,7 +95,7 @@ def test_a_message_goes_on_behind_another_product_s_run():
     ]
 
 
-@examples(17)
+@tiers.examples(17, suppress=HealthCheck)
 @given(SEEDS)
 def test_raise_at_the_first_unproven_row(dice):
     level2, rows = flow(dice, dice.choice([3, 10, 40]))
@@ -192,7 +182,7 @@ def batched(dice, frame, most):
     return source(batches, frame.schema, "BATCHES")
 
 
-@examples(10)
+@tiers.examples(10, suppress=HealthCheck)
 @given(SEEDS)
 def test_the_cut_of_the_frame_does_not_matter(dice):
     level2, _ = flow(dice, dice.choice([3, 10, 30]))
@@ -203,7 +193,7 @@ def test_the_cut_of_the_frame_does_not_matter(dice):
         laws.assert_same(cb.rebuild_book(other, **chosen).collect(), whole, "book")
 
 
-@examples(10)
+@tiers.examples(10, suppress=HealthCheck)
 @given(SEEDS)
 def test_products_do_not_mix(dice):
     level2, rows = flow(dice, dice.choice([5, 20, 60]))
@@ -217,7 +207,7 @@ def test_products_do_not_mix(dice):
         laws.assert_same(book.filter(is_its).collect(), expected, "predicate")
 
 
-@examples(10)
+@tiers.examples(10, suppress=HealthCheck)
 @given(SEEDS)
 def test_a_row_depends_on_nothing_later(dice):
     """A prefix of the frames gives a prefix of the rows; and half a message is a message of its own."""
@@ -233,7 +223,7 @@ def test_a_row_depends_on_nothing_later(dice):
         book_laws.same_as_oracle(level2[:anywhere], rows[:anywhere], **chosen)
 
 
-@examples(10)
+@tiers.examples(10, suppress=HealthCheck)
 @given(SEEDS)
 def test_a_query_may_be_narrowed(dice):
     """Columns, rows and a limit asked of the book are those of the whole."""
@@ -264,7 +254,7 @@ def test_a_query_may_be_narrowed(dice):
     assert book.select(pl.len()).collect().item() == whole.height
 
 
-@examples(10)
+@tiers.examples(10, suppress=HealthCheck)
 @given(SEEDS)
 def test_only_the_columns_of_the_book_are_needed(dice):
     """event_time is not, nor does anything behind the table's columns matter."""
@@ -280,7 +270,7 @@ def test_only_the_columns_of_the_book_are_needed(dice):
 # --- the book at an instant
 
 
-@examples(17)
+@tiers.examples(17, suppress=HealthCheck)
 @given(SEEDS)
 def test_book_at_is_the_book_of_the_messages_till_then(dice):
     """Times of receipt grow here, by microseconds, which is as fine as a datetime is."""
@@ -325,7 +315,7 @@ def decoded(segments):
     return raw.decode(segments).rows["level2"]
 
 
-@examples(26)
+@tiers.examples(26, suppress=HealthCheck)
 @given(SEEDS)
 def test_recordings(tmp_path, dice):
     """From the bytes to the book, oracle against package."""
@@ -336,7 +326,7 @@ def test_recordings(tmp_path, dice):
     book_laws.same_as_oracle(level2, decoded(segments), **options(dice))
 
 
-@examples(10)
+@tiers.examples(10, suppress=HealthCheck)
 @given(SEEDS)
 def test_a_recording_s_products_do_not_mix(tmp_path, dice):
     paths = laws.write_segments(cut(dice, lines(dice), 2), tmp_path)
@@ -360,7 +350,7 @@ def test_recordings_reach_every_state():
 # --- states
 
 
-@examples(13)
+@tiers.examples(13, suppress=HealthCheck)
 @given(SEEDS)
 def test_segments_go_on_from_the_state_before(tmp_path, dice):
     """Each from the state after the one before, kept or saved: the rows, and the state, of the whole."""
@@ -382,7 +372,7 @@ def test_segments_go_on_from_the_state_before(tmp_path, dice):
     assert state == cb.BookState.read(paths)
 
 
-@examples(10)
+@tiers.examples(10, suppress=HealthCheck)
 @given(SEEDS)
 def test_raw_tables_go_on_from_the_state_before(tmp_path, dice):
     """Decoding goes on too: connections, runs and repeats are told as in one stream."""
@@ -395,7 +385,7 @@ def test_raw_tables_go_on_from_the_state_before(tmp_path, dice):
     laws.assert_same(pl.concat(parts), whole, "level2")
 
 
-@examples(17)
+@tiers.examples(17, suppress=HealthCheck)
 @given(SEEDS)
 def test_a_state_is_what_the_messages_left(tmp_path, dice):
     segments = cut(dice, lines(dice), dice.choice([1, 2]))
@@ -409,7 +399,7 @@ def test_a_state_is_what_the_messages_left(tmp_path, dice):
     book_laws.same_state(cb.BookState.read(paths[-1]), alone)
 
 
-@examples(22)
+@tiers.examples(22, suppress=HealthCheck)
 @given(SEEDS)
 def test_then_is_associative_and_the_empty_state_is_neutral(tmp_path, dice):
     """Of segments that go on from each other, and of any; of one feed, since two share no numbers."""
@@ -424,7 +414,7 @@ def test_then_is_associative_and_the_empty_state_is_neutral(tmp_path, dice):
         assert one.then(cb.BookState()) == one
 
 
-@examples(26)
+@tiers.examples(26, suppress=HealthCheck)
 @given(SEEDS)
 def test_effects_side_by_side(tmp_path, dice):
     """What is proven of effects composed is proven of the stream, with the same levels; never more."""
@@ -440,7 +430,7 @@ def test_effects_side_by_side(tmp_path, dice):
         laws.assert_same(composed.levels.filter(is_its), together.levels.filter(is_its), product_id)
 
 
-@examples(17)
+@tiers.examples(17, suppress=HealthCheck)
 @given(SEEDS)
 def test_then_is_reading_on(tmp_path, dice):
     """Where nothing is wrong around the cuts, the composed state is the stream's, and the stream goes on."""
@@ -461,7 +451,7 @@ def test_then_is_reading_on(tmp_path, dice):
     assert got.height + before.height == whole.height
 
 
-@examples(17)
+@tiers.examples(17, suppress=HealthCheck)
 @given(SEEDS)
 def test_nothing_is_proven_across_a_gap(tmp_path, dice):
     """A state composed with one that does not go on from it proves only what the later one proves alone."""

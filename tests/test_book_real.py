@@ -14,9 +14,12 @@ import cbtools as cb
 
 REAL = Path(__file__).parents[2] / "shared" / "real"
 
-pytestmark = pytest.mark.skipif(
-    not REAL.is_dir(), reason="the real recordings (shared/real beside the checkout) are not here"
-)
+pytestmark = [
+    pytest.mark.ci,
+    pytest.mark.skipif(
+        not REAL.is_dir(), reason="the real recordings (shared/real beside the checkout) are not here"
+    ),
+]
 
 BTCUSDT = [
     REAL / "btcusdt" / "segment_20240808T23_00001.ndjson.gz",
@@ -122,6 +125,7 @@ def test_coinbase(feed):
     assert got.height == 9_729
 
 
+@pytest.mark.always
 def test_both_shapes_give_the_same_books():
     shown = ["product_id", "capture_time", *book_laws.book_schema().names()[6:]]
     one, other = (

@@ -32,7 +32,10 @@ RECORDINGS = {
 """What is put wrong; a reconnect brings new snapshots, which is all that can prove a book again."""
 
 
-@pytest.fixture(scope="module", params=RECORDINGS)
+@pytest.fixture(
+    scope="module",
+    params=["faulty", *(pytest.param(name, marks=pytest.mark.ci) for name in [*RECORDINGS][1:])],
+)
 def recording(request, tmp_path_factory):
     made = cb.simulate_segments(
         tmp_path_factory.mktemp("recording"),

@@ -81,6 +81,7 @@ def test_demo_leaves_a_dataset_and_a_picture(call, tmp_path):
     assert started == ["nothing", *segments[:-1]]
 
 
+@pytest.mark.ci
 def test_demo_again_leaves_the_same_files(call, tmp_path):
     first = call("demo", tmp_path / "demo")
     there = files(tmp_path)

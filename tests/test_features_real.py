@@ -15,9 +15,12 @@ import cbtools as cb
 
 REAL = Path(__file__).parents[2] / "shared" / "real"
 
-pytestmark = pytest.mark.skipif(
-    not REAL.is_dir(), reason="the real recordings (shared/real beside the checkout) are not here"
-)
+pytestmark = [
+    pytest.mark.ci,
+    pytest.mark.skipif(
+        not REAL.is_dir(), reason="the real recordings (shared/real beside the checkout) are not here"
+    ),
+]
 
 BTCUSDT = sorted((REAL / "btcusdt").glob("*.ndjson.gz")) if REAL.is_dir() else []
 COINBASE = REAL / "coinbase_2021" / "advanced"

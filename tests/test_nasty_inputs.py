@@ -12,6 +12,8 @@ import wire
 
 import cbtools as cb
 
+pytestmark = pytest.mark.more
+
 SERVER = 1_772_600_767_089_101_000  # wire.TIMESTAMP
 CAPTURE = 1_772_600_767_123_456_000  # wire.CAPTURE_TS
 EVENT = 1_772_600_766_950_001_000  # wire.EVENT_TIME
@@ -1091,6 +1093,7 @@ def test_25_a_repeat_in_the_next_segment(read):
     assert raw.report.duplicates == 1
 
 
+@pytest.mark.ci
 def test_25_how_the_input_is_cut_changes_nothing(read):
     lines = [*GOOD[:2], b"?", GOOD[2], b"{", *GOOD[4:], *GOOD[:2], CUT, GOOD[3]]
     whole = read(*lines).level2.drop("line")

@@ -7,7 +7,6 @@
 
 import gzip
 import json
-import os
 import random
 import re
 from datetime import datetime
@@ -19,24 +18,15 @@ import laws
 import polars as pl
 import pyarrow as pa
 import pytest
+import tiers
 import wire
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 import cbtools as cb
 from cbtools import schema
 
-FULL = bool(os.environ.get("CBTOOLS_FULL"))
 DICE = st.randoms(use_true_random=False)
-
-
-def examples(usual):
-    """Set the number of examples; the full run takes eighty times as many."""
-    return settings(
-        max_examples=usual * (80 if FULL else 1),
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )
 
 
 # --- values
@@ -538,21 +528,21 @@ def joined(dice, lines):
 # --- laws
 
 
-@examples(66)
+@tiers.examples(66, suppress=HealthCheck)
 @given(DICE)
 def test_usual_streams(tmp_path, dice):
     lines = usual_lines(dice, dice.randint(1, 12), dice.choice([0.0, 0.02, 0.1]))
     laws.same_as_oracle(joined(dice, lines), tmp_path)
 
 
-@examples(53)
+@tiers.examples(53, suppress=HealthCheck)
 @given(DICE)
 def test_wild_streams(tmp_path, dice):
     lines = wild_lines(dice, dice.randint(1, 8), dice.choice([0.02, 0.1, 0.3]))
     laws.same_as_oracle(joined(dice, lines), tmp_path)
 
 
-@examples(110)
+@tiers.examples(110, suppress=HealthCheck)
 @given(DICE)
 def test_damaged_streams(tmp_path, dice):
     segment = joined(dice, usual_lines(dice, dice.randint(1, 8), 0.0))
@@ -561,7 +551,7 @@ def test_damaged_streams(tmp_path, dice):
     laws.same_as_oracle(segment, tmp_path)
 
 
-@examples(26)
+@tiers.examples(26, suppress=HealthCheck)
 @given(DICE)
 def test_damaged_wild_streams(tmp_path, dice):
     segment = joined(dice, wild_lines(dice, dice.randint(1, 6), 0.1))
@@ -570,7 +560,7 @@ def test_damaged_wild_streams(tmp_path, dice):
     laws.same_as_oracle(segment, tmp_path)
 
 
-@examples(17)
+@tiers.examples(17, suppress=HealthCheck)
 @given(DICE)
 def test_scan_is_read(tmp_path, dice):
     lines = usual_lines(dice, dice.randint(1, 10), 0.02) + wild_lines(dice, dice.randint(1, 4), 0.1)
@@ -580,7 +570,7 @@ def test_scan_is_read(tmp_path, dice):
     laws.scan_is_read(segment, tmp_path, laws.same_as_oracle(segment, tmp_path))
 
 
-@examples(26)
+@tiers.examples(26, suppress=HealthCheck)
 @given(DICE)
 def test_segments_are_one_stream(tmp_path, dice):
     """Cut anywhere between two lines, the level2 rows are the same (their line numbers start anew)."""
@@ -598,7 +588,7 @@ def test_segments_are_one_stream(tmp_path, dice):
     laws.assert_same(cut.rejects.select("raw"), whole.rejects.select("raw"), "rejects")
 
 
-@examples(26)
+@tiers.examples(26, suppress=HealthCheck)
 @given(DICE)
 def test_the_spelling_does_not_matter(tmp_path, dice):
     """The recorder's way of writing and any other give the same tables and the same counts."""
@@ -643,7 +633,7 @@ def number_texts(draw):
     return text[:-40] + "." + text[-40:]
 
 
-@examples(26)
+@tiers.examples(26, suppress=HealthCheck)
 @given(st.lists(number_texts(), min_size=1, max_size=60))
 def test_numbers_are_the_nearest_doubles(tmp_path, texts):
     updates = [wire.update("bid", price, size) for price, size in zip(texts, texts[::-1], strict=True)]
@@ -662,7 +652,7 @@ def time_texts(draw):
     return when + "." * bool(fraction) + fraction + zone
 
 
-@examples(26)
+@tiers.examples(26, suppress=HealthCheck)
 @given(st.lists(time_texts(), min_size=1, max_size=40))
 def test_times_are_exact(tmp_path, texts):
     updates = [wire.update("bid", "1", "1", text) for text in texts]
@@ -675,7 +665,7 @@ def test_times_are_exact(tmp_path, texts):
     assert (raw.level2.height, raw.market_trades.height) == (len(texts), len(texts))
 
 
-@examples(13)
+@tiers.examples(13, suppress=HealthCheck)
 @given(DICE)
 def test_a_scan_may_be_narrowed(tmp_path, dice):
     """Columns, rows and a limit asked of the scan are those of the whole table."""

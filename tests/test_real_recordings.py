@@ -9,9 +9,12 @@ import cbtools as cb
 
 REAL = Path(__file__).parents[2] / "shared" / "real"
 
-pytestmark = pytest.mark.skipif(
-    not REAL.is_dir(), reason="the real recordings (shared/real beside the checkout) are not here"
-)
+pytestmark = [
+    pytest.mark.ci,
+    pytest.mark.skipif(
+        not REAL.is_dir(), reason="the real recordings (shared/real beside the checkout) are not here"
+    ),
+]
 
 BTCUSDT = [
     REAL / "btcusdt" / "segment_20240808T23_00001.ndjson.gz",
@@ -73,6 +76,7 @@ def test_exchange_feed(tmp_path):
     laws.scan_is_read(EXCHANGE, tmp_path, raw)
 
 
+@pytest.mark.always
 def test_the_same_flow_in_the_advanced_shape(tmp_path):
     raw = laws.same_as_oracle(ADVANCED, tmp_path)
     nothing_wrong(raw)

@@ -269,6 +269,7 @@ def test_heartbeats_every_second(mix: Simulation) -> None:
 # --- what the flow looks like ---
 
 
+@pytest.mark.ci
 def test_flow_of_bitcoin_is_like_real_flow(btc: Simulation) -> None:
     book, kinds = Replay(), Counter[str]()
     sizes, away, spreads, mids = [], [], Counter[Decimal](), []

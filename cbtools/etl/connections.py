@@ -68,8 +68,8 @@ def database(uri: str) -> Ask:
     Examples
     --------
     >>> with database("sqlite:///:memory:")("SELECT 1 AS a") as result:
-    ...     result.schema()
-    Schema([('a', Int64)])
+    ...     dict(result.schema())
+    {'a': Int64}
     """
     scheme, separator, rest = uri.partition("://") if isinstance(uri, str) else ("", "", "")
     if separator and rest and scheme in ("postgresql", "postgres"):

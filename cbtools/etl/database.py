@@ -118,8 +118,8 @@ class DatabaseReader(BaseReader):
         Examples
         --------
         >>> frame = DatabaseReader("sqlite:///:memory:", "SELECT 1 AS a, 'x' AS b").scan()
-        >>> frame.collect_schema()
-        Schema([('a', Int64), ('b', String)])
+        >>> dict(frame.collect_schema())
+        {'a': Int64, 'b': String}
         """
         query, ask = _one_query(self.query if source is None else source), database(self.uri)
         with ask(query) as result:

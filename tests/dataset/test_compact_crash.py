@@ -5,7 +5,6 @@ By default the critical changes; with ``--full`` before every single one.
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import sys
@@ -20,12 +19,12 @@ pytest.importorskip("resource", reason="there are no limits to set")
 
 from compact_program import Ended, Killable
 from dataset.small_parts import files, follow, put, seen, sorted_rows
+from tiers import FULL
 
 from cbtools.dataset import compact_dataset, write_dataset
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it forks")
+pytestmark = [pytest.mark.ci, pytest.mark.skipif(sys.platform != "linux", reason="it forks")]
 
-FULL = bool(os.environ.get("CBTOOLS_FULL"))
 STRIDES = 8 if FULL else 2
 
 NEW = [("A", 70, 0, 1), ("A", 71, 0, 2), ("C", 70, 0, 3)]
@@ -142,7 +141,7 @@ def test_the_scenes_are_as_they_are_meant(scenes: dict[str, Scene]) -> None:
         assert not [name for name in files(scene.after) if name.endswith(".tmp")]
 
 
-@pytest.mark.slow
+@pytest.mark.more
 @pytest.mark.parametrize("nth", range(STRIDES))
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_before_any_change(
@@ -173,7 +172,7 @@ def test_killed_before_any_change(
         assert [name for name in files(other) if name.endswith(".tmp")] == []
 
 
-@pytest.mark.slow
+@pytest.mark.more
 @pytest.mark.parametrize("nth", range(STRIDES))
 def test_a_segment_is_written_after_a_compaction_that_was_killed(
     scenes: dict[str, Scene], killable: Killable, tmp_path: Path, nth: int
@@ -228,7 +227,7 @@ def test_files_that_cannot_grow_leave_all_as_it_was(
     same(root, scene.after)
 
 
-@pytest.mark.slow
+@pytest.mark.more
 @pytest.mark.parametrize("nth", range(STRIDES if FULL else 1))
 @pytest.mark.parametrize("do", ["full", "read-only"])
 @pytest.mark.parametrize("kind", KINDS)

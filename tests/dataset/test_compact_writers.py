@@ -220,6 +220,7 @@ def test_a_query_planned_before_reads_what_it_saw_while_replaced_parts_wait(
         planned.collect()
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("grace", [0, GRACE])
 def test_who_reads_all_the_while_never_sees_a_row_twice_or_not_at_all(tmp_path: Path, grace: float) -> None:
     follow(tmp_path, 12)
@@ -283,6 +284,7 @@ def test_a_job_s_output_has_the_same_rows_when_it_is_compacted(out: Path, whole:
     assert len(files(out / "level2")) < len(files(whole / "level2"))
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("which", [slice(1, 2), slice(0, None)])
 def test_segments_of_a_compacted_output_whose_manifests_are_gone_are_run_again(
     recorded: Path, out: Path, whole: Path, tmp_path: Path, which: slice

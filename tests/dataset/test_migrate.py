@@ -97,6 +97,7 @@ def test_again_nothing_is_left_to_do(root, monkeypatch):
     assert files(root) == before
 
 
+@pytest.mark.ci
 def test_in_a_store_it_is_the_same(root, tmp_path_factory, monkeypatch):
     elsewhere = tmp_path_factory.mktemp("store")
     with cloud.bucket(monkeypatch, elsewhere / "scratch") as bucket:

@@ -460,6 +460,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
 """
 
 
+@pytest.mark.ci
 def test_memory_does_not_grow_with_the_input(tmp_path: Path) -> None:
     def peak(batches: int) -> int:
         command = [sys.executable, "-c", MEMORY, str(tmp_path / str(batches)), str(batches)]

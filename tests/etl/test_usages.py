@@ -153,6 +153,7 @@ REPROCESS = textwrap.dedent(
 )
 
 
+@pytest.mark.ci
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
 def test_usage_4_reprocesses_more_than_fits_in_memory(tmp_path):
     """768 MB of rows under a limit of 400 MB, in which they cannot be had at once."""

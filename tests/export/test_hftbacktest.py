@@ -256,6 +256,7 @@ def test_with_gaps_raised_nothing_is_written(sample, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.ci
 def test_segments_in_mid_connection_start_from_the_state_before_them(tmp_path):
     """Without it there is no book. A clear goes first, so that the file may also follow another."""
     paths = cb.simulate_segments(tmp_path, minutes=0.5, seed=7, segment_mb=0.5).paths
@@ -294,6 +295,7 @@ def test_what_comes_before_the_first_snapshot_is_left_out_and_counted(tmp_path):
     ]
 
 
+@pytest.mark.ci
 @needs_real
 def test_a_real_recording_with_clocks_that_disagree(tmp_path):
     source = REAL / "btcusdt"
@@ -506,6 +508,7 @@ def once_by(events, clock, time):
     return rows[np.lexsort(((rows["ev"] & 0xFF) != hft.TRADE_EVENT, rows[time]))]
 
 
+@pytest.mark.ci
 def test_orders_fill_at_the_best_that_the_exchange_had_by_then(sample, tmp_path):
     """The exchange's book is ahead of the strategy's: an order meets the last message that had happened."""
     level2, trades = of(sample, "BTC-USD")

@@ -311,6 +311,7 @@ def test_the_book_of_a_real_recording_is_the_same_there_and_back(tmp_path, feed)
     same_books(level2, scan_tardis(to_tardis(level2, tmp_path / "book.csv.gz")))
 
 
+@pytest.mark.ci
 def test_hftbacktests_own_reader_of_tardis_files_reads_ours(tmp_path, recording, capsys):
     from hftbacktest.data.utils.tardis import convert
 

@@ -12,6 +12,7 @@ import laws
 import numpy as np
 import polars as pl
 import pytest
+import tiers
 from oracles import trades as oracle
 
 import cbtools as cb
@@ -278,10 +279,10 @@ def test_a_quote_may_be_too_old(book, trades):
 # --- sums that do not drift
 
 
-@pytest.mark.slow
-def test_ten_million_rows_without_drift(full):
+@pytest.mark.more
+def test_ten_million_rows_without_drift():
     """Large values come and go; what is left in the window is summed as if they had never been."""
-    n = 10_000_000 if full else 300_000
+    n = 10_000_000 if tiers.FULL else 300_000
     draw = np.random.default_rng(5)
     values = draw.normal(size=n) * 10.0 ** draw.integers(-6, 12, n)
     time = np.cumsum(draw.integers(0, 3, n))

@@ -11,6 +11,7 @@ import feature_flows
 import laws
 import polars as pl
 import pytest
+import tiers
 from bar_flows import KINDS, SPANS, in_pieces, same_as_oracle, same_bars
 from feature_flows import MS, NOON
 from hypothesis import given
@@ -24,7 +25,7 @@ from cbtools.features.bars import book_bars, trade_bars
 Row = dict[str, Any]
 
 each_kind = pytest.mark.parametrize("by", KINDS)
-some = feature_flows.some(5)
+some = tiers.examples(5, full=60)
 
 
 def drawn(dice: random.Random, by: str) -> tuple[list[Row], dict[str, Any]]:
@@ -321,7 +322,7 @@ def book_drawn(dice: random.Random) -> tuple[list[Row], pl.DataFrame, dict[str, 
 
 
 @given(st.randoms(use_true_random=False))
-@feature_flows.some(10)
+@tiers.examples(10, full=60)
 def test_bars_of_books_are_the_oracle_s(dice: random.Random):
     rows, frame, options = book_drawn(dice)
     expected = book_oracle.book_bars(rows, SPANS[options["every"]], options["clock"])
@@ -350,7 +351,7 @@ def first(dice: random.Random, frame: pl.DataFrame, options: dict[str, Any], who
 
 @pytest.mark.parametrize("law", [apart, cut, first])
 @given(st.randoms(use_true_random=False))
-@feature_flows.some(5)
+@tiers.examples(5, full=60)
 def test_laws_of_bars_of_books(law: Callable[..., None], dice: random.Random):
     _, frame, options = book_drawn(dice)
     law(dice, frame, options, book_bars(frame, **options).collect())

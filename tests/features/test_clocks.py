@@ -6,9 +6,11 @@ import random
 from collections.abc import Iterator
 
 import feature_flows as flows
+import interpreted
 import laws
 import polars as pl
 import pytest
+import tiers
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles import labels as oracle
@@ -20,7 +22,7 @@ from cbtools.features.clocks import sample_time
 
 SPANS = {"250ms": 250 * flows.MS, "1s": 1000 * flows.MS, "7s": 7000 * flows.MS, "1d": 86_400_000 * flows.MS}
 dices = st.randoms(use_true_random=False)
-some = flows.some(5)
+some = tiers.examples(5, full=60)
 
 
 def draw(dice: random.Random) -> tuple[list[flows.Row], pl.DataFrame]:
@@ -153,11 +155,12 @@ def test_it_takes_a_frame():
         sample_time([1, 2])
 
 
+@pytest.mark.more
 def test_interpreted():
-    flows.run_interpreted(__file__)
+    interpreted.run(__file__)
 
 
 if __name__ == "__main__":
     assert not hasattr(kernels.due, "signatures"), "compiled"
-    for seed in range(40):
+    for seed in range(tiers.by_tier(10, 40, 40)):
         compare(random.Random(seed))

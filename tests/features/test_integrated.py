@@ -7,6 +7,7 @@ import random
 import feature_flows as flows
 import polars as pl
 import pytest
+import tiers
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles import features as feature_oracle
@@ -29,7 +30,7 @@ def draw(dice: random.Random, n: int) -> tuple[list[flows.Row], pl.DataFrame]:
 
 
 @given(st.randoms(use_true_random=False))
-@flows.some(10)
+@tiers.examples(10, full=60)
 def test_it_is_the_oracle_s(dice):
     levels = dice.randint(1, LEVELS)
     rows, frame = draw(dice, dice.choice([3, 100]))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 
 import feature_flows as flows
+import interpreted
 import laws
 import numpy as np
 import polars as pl
 import pytest
+import tiers
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles import labels as oracle
@@ -30,7 +32,7 @@ OF_TRADES = (
     *("label_price_impact_1s_bps", "label_price_impact_1m30s_bps", "label_price_impact_5s_bps"),
 )
 dices = st.randoms(use_true_random=False)
-some = flows.some(5)
+some = tiers.examples(5, full=60)
 
 
 def draw(dice: random.Random, depth: int = 1) -> list[flows.Row]:
@@ -191,11 +193,12 @@ def test_trades_need_quotes():
         add_trade_labels(quoted, book, "label_price_impact_bps")
 
 
+@pytest.mark.more
 def test_interpreted():
-    flows.run_interpreted(__file__)
+    interpreted.run(__file__)
 
 
 if __name__ == "__main__":
     assert not hasattr(kernels.later, "signatures"), "compiled"
-    for seed in range(40):
+    for seed in range(tiers.by_tier(10, 40, 40)):
         compare(random.Random(seed))

@@ -10,6 +10,7 @@ import feature_flows
 import laws
 import polars as pl
 import pytest
+import tiers
 from cases import BOOK, DEPTH, FAMILIES, INTERVALS, JUDGED_ELSEWHERE, TRADES, Case, Family, differs, names_of
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,7 +27,7 @@ def each(families: Sequence[Family]) -> Any:
 each_family = each(FAMILIES)
 each_timed_family = each([family for family in FAMILIES if family.time])
 each_of_rows = each([family for family in FAMILIES if family.time == "capture_time"])
-some = feature_flows.some(5)
+some = tiers.examples(5, full=60)
 # by their seeds: a world of several hundred rows is not made clearer by shrinking
 dices = st.builds(random.Random, st.integers(0, 2**32 - 1))
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 
 import feature_flows as flows
+import interpreted
 import laws
 import polars as pl
 import pytest
+import tiers
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles import labels as oracle
@@ -20,7 +22,7 @@ DEPTH = 3
 WHATS = ("added", "cancelled", "executed", "unexplained")
 OTHER = {"bid": "ask", "ask": "bid", "buy": "sell", "sell": "buy"}
 dices = st.randoms(use_true_random=False)
-some = flows.some(5)
+some = tiers.examples(5, full=60)
 
 
 def names_of(levels: int) -> list[str]:
@@ -155,11 +157,12 @@ def test_what_is_lacking():
         add_level_flow(book.drop("bid_price_1"), trades)
 
 
+@pytest.mark.more
 def test_interpreted():
-    flows.run_interpreted(__file__)
+    interpreted.run(__file__)
 
 
 if __name__ == "__main__":
     assert not hasattr(kernels.level_flow, "signatures"), "compiled"
-    for seed in range(40):
+    for seed in range(tiers.by_tier(10, 40, 40)):
         compare(random.Random(seed))

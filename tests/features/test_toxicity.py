@@ -7,10 +7,10 @@ import random
 from typing import Any
 
 import bar_flows
-import feature_flows
 import laws
 import polars as pl
 import pytest
+import tiers
 from bar_flows import in_pieces
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,7 +27,7 @@ TINY = 1e-40
 """The oracle's decimals round where two logarithms cancel."""
 
 each_way = pytest.mark.parametrize("classify", ["aggressor", "bulk"])
-some = feature_flows.some(5)
+some = tiers.examples(5, full=60)
 
 
 def drawn(dice: random.Random) -> tuple[list[Row], dict[str, Any]]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import random
-import subprocess
-import sys
-from pathlib import Path
 
 import bar_flows
 import feature_flows
+import interpreted
+import pytest
+import tiers
 from oracles import bars as oracle
 from oracles import labels as book_oracle
 
@@ -18,11 +17,10 @@ from cbtools.features import open_bars
 from cbtools.features.bars import book_bars
 from cbtools.features.toxicity import vpin
 
-TESTS = Path(__file__).parents[1]
 SECOND = 10**9
 
 
-SEEDS = 25 if os.environ.get("CBTOOLS_FULL") else 8
+SEEDS = tiers.by_tier(2, 8, 25)
 
 
 def of_trades() -> None:
@@ -50,12 +48,9 @@ def of_buckets() -> None:
             bar_flows.same_bars(made, oracle.vpin(rows, **options), near=1e-12)
 
 
+@pytest.mark.more
 def test_interpreted_they_are_the_oracle_s():
-    environment = os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(TESTS)}
-    done = subprocess.run(
-        [sys.executable, __file__], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    interpreted.run(__file__)
 
 
 if __name__ == "__main__":

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import random
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import book_laws
+import interpreted
 import laws
 import polars as pl
+import pytest
+import tiers
 from book_flows import cut, flow, lines, options
 from oracles import book as oracle
 
 import cbtools as cb
 from cbtools._kernels import book as kernels
 
-TESTS = Path(__file__).parents[1]
-
 
 def flows() -> None:
-    for seed in range(60):
+    for seed in range(tiers.by_tier(15, 60, 60)):
         dice = random.Random(seed)
         level2, rows = flow(dice, dice.choice([5, 30]))
         book_laws.same_as_oracle(level2, rows, **options(dice))
@@ -30,7 +28,7 @@ def flows() -> None:
 
 def recordings(folder: Path) -> None:
     """From state to state, so that what is carried over is interpreted, too."""
-    for seed in range(15):
+    for seed in range(tiers.by_tier(4, 15, 15)):
         dice = random.Random(seed)
         paths = laws.write_segments(cut(dice, lines(dice), 3), folder / str(seed))
         chosen = options(dice)
@@ -46,12 +44,9 @@ def recordings(folder: Path) -> None:
         book_laws.same_state(state, books)
 
 
+@pytest.mark.more
 def test_interpreted_it_is_the_oracle_s():
-    environment = os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(TESTS)}
-    done = subprocess.run(
-        [sys.executable, __file__], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    interpreted.run(__file__)
 
 
 if __name__ == "__main__":

@@ -59,6 +59,7 @@ def test_it_is_told_once_and_not_when_the_kernels_are_in_the_cache(program, tmp_
     assert LINE not in at_a_terminal(program, tmp_path / "cache")
 
 
+@pytest.mark.ci
 @pytest.mark.skipif(os.name == "nt", reason="there are no such terminals")
 def test_it_is_not_told_where_quiet_is_asked_for_nor_by_workers(program, tmp_path):
     assert LINE not in at_a_terminal(program, tmp_path / "quiet", CBTOOLS_QUIET="1")
@@ -66,6 +67,7 @@ def test_it_is_not_told_where_quiet_is_asked_for_nor_by_workers(program, tmp_pat
     assert LINE not in at_a_terminal(program, tmp_path / "worker")
 
 
+@pytest.mark.ci
 def test_a_program_whose_output_is_kept_is_told_nothing(program, tmp_path):
     done = subprocess.run(
         [sys.executable, program],

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import random
-import subprocess
-import sys
-from pathlib import Path
 
 import cases
 import feature_flows
+import interpreted
+import pytest
+import tiers
 
 from cbtools._kernels import flow, levels, windows
 
-TESTS = Path(__file__).parents[1]
-
 
 def flows() -> None:
-    for seed in range(12):
+    for seed in range(tiers.by_tier(3, 12, 12)):
         dice = random.Random(seed)
         book = feature_flows.book(dice, dice.choice([5, 50]), cases.DEPTH)
         trades = feature_flows.trades(dice, book)
@@ -38,12 +35,9 @@ def flows() -> None:
                         assert not cases.differs(case, value, row[name]), (seed, name, value, row[name])
 
 
+@pytest.mark.more
 def test_interpreted_they_are_the_oracle_s():
-    environment = os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(TESTS)}
-    done = subprocess.run(
-        [sys.executable, __file__], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    interpreted.run(__file__)
 
 
 if __name__ == "__main__":

@@ -246,6 +246,7 @@ def test_strict_raises_with_the_place(recording):
         cb.read_raw(recording[0], strict=True)
 
 
+@pytest.mark.ci
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory as Linux tells it")
 def test_memory_is_bounded_by_the_chunk(tmp_path, recording):
     """Ten times the file, the same memory: measured in processes of their own."""

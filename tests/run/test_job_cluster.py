@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -26,10 +25,12 @@ from job_cluster import (
     sent_by_value,
     tell,
 )
+from tiers import FULL
 
 import cbtools as cb
 
-FULL = bool(os.environ.get("CBTOOLS_FULL"))
+pytestmark = pytest.mark.ci
+
 DEATHS = [("writing", {1}), ("over", {4})]
 DEATHS += [("begun", {1}), ("begun", {1, 5, 9}), ("over", {1, 4, 7})] if FULL else []
 
@@ -103,6 +104,7 @@ def run(ready: Path, out: Path, executor: Executor | None = None) -> cb.JobRepor
 # --- the same rows
 
 
+@pytest.mark.always
 def test_the_rows_are_those_of_one_worker(
     mine, out, names, whole, one_after_another, client, at_tasks, tmp_path
 ):

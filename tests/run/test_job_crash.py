@@ -25,12 +25,15 @@ import polars as pl
 import pytest
 from job_process import Process, session, wait_for
 from job_program import Change
+from tiers import FULL
 
 import cbtools as cb
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are watched by way of /proc")
+pytestmark = [
+    pytest.mark.ci,
+    pytest.mark.skipif(sys.platform != "linux", reason="processes are watched by way of /proc"),
+]
 
-FULL = bool(os.environ.get("CBTOOLS_FULL"))
 STRIDES = 20 if FULL else 2
 INSTANTS = range(200 if FULL else 1)
 STEPS = ("claim", "first part", "last part", "quarantine", "manifest", "state", "release")
@@ -221,6 +224,7 @@ def test_killed_at_a_step(whole, take, tmp_path, step, when):
     broken.mend()
 
 
+@pytest.mark.always
 def test_killed_before_the_source_is_deleted(whole, take, tmp_path):
     broken = Broken.make(whole, tmp_path, delete_after_processing=True)
     crash(broken, take(), pattern(whole.changes[True], "release"))
@@ -236,7 +240,7 @@ def test_the_next_job_tidies_up_though_it_writes_other_tables(whole, take, tmp_p
     broken.mend()
 
 
-@pytest.mark.slow
+@pytest.mark.more
 @pytest.mark.parametrize("nth", range(STRIDES))
 @pytest.mark.parametrize("delete", [False, True] if FULL else [False])
 def test_killed_before_any_change(whole, take, tmp_path, delete, nth):
@@ -247,7 +251,7 @@ def test_killed_before_any_change(whole, take, tmp_path, delete, nth):
         broken.mend()
 
 
-@pytest.mark.slow
+@pytest.mark.more
 @pytest.mark.parametrize("seed", range(60 if FULL else 1))
 def test_killed_again_while_it_recovers(whole, take, tmp_path, seed):
     dice = random.Random(seed)
@@ -260,7 +264,7 @@ def test_killed_again_while_it_recovers(whole, take, tmp_path, seed):
     broken.mend()
 
 
-@pytest.mark.slow
+@pytest.mark.more
 @pytest.mark.parametrize("seed", INSTANTS)
 def test_killed_at_a_random_instant(whole, take, tmp_path, seed):
     dice = random.Random(seed)
@@ -334,7 +338,7 @@ def odd_found(odd, take, tmp_path_factory) -> Found:
     return Found(out, places, errors(ready), ended.changes)
 
 
-@pytest.mark.slow
+@pytest.mark.more
 @pytest.mark.parametrize("nth", range(STRIDES if FULL else 1))
 def test_killed_while_other_things_become_of_segments(odd, odd_found, take, tmp_path, nth):
     """Others of its name, ones seen before, bad ones and empty ones end where they belong, and once."""
@@ -356,7 +360,7 @@ def test_killed_while_other_things_become_of_segments(odd, odd_found, take, tmp_
 # --- with workers
 
 
-@pytest.mark.slow
+@pytest.mark.more
 @pytest.mark.parametrize("seed", INSTANTS)
 @pytest.mark.parametrize("killed", ["the job alone", "all at once"] if FULL else ["the job alone"])
 def test_killed_with_workers(whole, take, tmp_path, seed, killed):

@@ -19,13 +19,16 @@ import pytest
 from job_process import Ended, Process
 from job_program import Change
 from jobs import Place
+from tiers import FULL
 
 import cbtools as cb
 
 resource = pytest.importorskip("resource", reason="there are no limits to set")
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are watched by way of /proc")
+pytestmark = [
+    pytest.mark.ci,
+    pytest.mark.skipif(sys.platform != "linux", reason="processes are watched by way of /proc"),
+]
 
-FULL = bool(os.environ.get("CBTOOLS_FULL"))
 STRIDES = 20 if FULL else 2
 
 
@@ -56,7 +59,7 @@ def some_of(changes: tuple[Change, ...], nth: int) -> Sequence[int | str]:
     return [1 + nth * len(changes) // STRIDES] if nth else ["^fsync .*/_state/[^/]*23_00002[^/]*$"]
 
 
-@pytest.mark.slow
+@pytest.mark.more
 @pytest.mark.parametrize("nth", range(STRIDES))
 @pytest.mark.parametrize(("do", "where"), [("full", "out"), ("read-only", "out"), ("full", "all")])
 def test_a_disk_that_fails_from_any_change_on(recorded, whole, helper, changes, tmp_path, do, where, nth):
@@ -70,7 +73,7 @@ def test_a_disk_that_fails_from_any_change_on(recorded, whole, helper, changes, 
         place.mend()
 
 
-@pytest.mark.slow
+@pytest.mark.more
 @pytest.mark.parametrize("nth", range(STRIDES))
 def test_a_job_interrupted_before_any_change(recorded, whole, helper, changes, tmp_path, nth):
     """As by Ctrl-C: it may give back what it has claimed, and nothing is lost."""

@@ -24,13 +24,15 @@ import polars as pl
 import pytest
 from job_process import PATIENCE, Process, is_stopped, session, wait_for, workers
 from jobs import Place
+from tiers import FULL
 
 import cbtools as cb
 from cbtools.book.state import Follower
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are watched by way of /proc")
-
-FULL = bool(os.environ.get("CBTOOLS_FULL"))
+pytestmark = [
+    pytest.mark.ci,
+    pytest.mark.skipif(sys.platform != "linux", reason="processes are watched by way of /proc"),
+]
 
 
 # --- other jobs
@@ -181,7 +183,8 @@ def test_a_reader_never_sees_anything_in_part(place, take, helper):
 # --- workers that die
 
 
-@pytest.mark.slow
+@pytest.mark.always
+@pytest.mark.more
 @pytest.mark.parametrize("before", [*range(1, 60), *["any"] * 60] if FULL else [24])
 def test_a_worker_that_is_killed(place, helper, before, request):
     """Before a change that it makes, or at a random instant: the job goes on with other workers."""

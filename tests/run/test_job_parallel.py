@@ -18,9 +18,9 @@ import book_flows
 import jobs
 import polars as pl
 import pytest
+import tiers
 import timeline
 import wire
-from feature_flows import some
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -203,7 +203,7 @@ def same_report(one: cb.JobReport, other: cb.JobReport) -> None:
 
 
 @given(dices)
-@some(6)
+@tiers.examples(6, full=60)
 def test_whoever_works_it_ends_as_one_segment_after_the_other(dice):
     segments = recorded(dice)
     options = {"channel_config": dice.choice(CONFIGS), "chunk_bytes": dice.choice([700, 1 << 26])}
@@ -231,7 +231,7 @@ def test_whoever_works_it_ends_as_one_segment_after_the_other(dice):
 
 
 @given(dices)
-@some(2)
+@tiers.examples(2, full=60)
 def test_in_how_many_jobs_does_not_matter(dice):
     segments = recorded(dice, most=4)
     assume(is_told(segments))
@@ -266,6 +266,7 @@ def alone(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.ci
 def test_two_processes(alone, tmp_path):
     ready = put(tmp_path, usual())
     report = cb.run_job(ready, tmp_path / "out", workers=2, progress=False)

@@ -228,6 +228,7 @@ def test_what_a_segment_no_longer_holds_is_removed(segments, tmp_path):
     assert rows(tmp_path / "out", "level2")["product_id"].unique().to_list() == ["ETH-USD"]
 
 
+@pytest.mark.ci
 def test_running_one_in_the_middle_again_changes_nothing(segments, tmp_path):
     """It starts from the state before it again, not from its own, nor from one behind it."""
     for path in segments:
@@ -387,6 +388,7 @@ def test_an_interrupt_while_reading_leaves_nothing(segment, tmp_path, monkeypatc
     assert tree(tmp_path) == {}
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("calls", [1, 3])
 def test_a_run_that_broke_while_publishing_is_mended_by_running_again(segments, tmp_path, monkeypatch, calls):
     for path in segments:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 from pathlib import Path
@@ -13,10 +12,12 @@ import pytest
 import timeline
 import wire
 from job_watch import QUICK, ended, started, watching
+from tiers import FULL
 
 import cbtools as cb
 
-FULL = bool(os.environ.get("CBTOOLS_FULL"))
+pytestmark = pytest.mark.ci
+
 STOPS = [(signal.SIGTERM, 2)]
 STOPS += [(signal.SIGTERM, 1), (signal.SIGINT, 1), (signal.SIGINT, 2)] if FULL else []
 
@@ -226,6 +227,7 @@ print(json.dumps(told | {"done": report.done, "lines": lines, "as before": befor
 """
 
 
+@pytest.mark.always
 def test_the_report_is_of_the_whole_watch(mine, out, names, whole):
     """It is stopped after the second segment: what is in hand then is done, the others are not touched."""
     with started(mine, out, CALLED, str(mine), str(out)) as watch:
@@ -303,7 +305,7 @@ print(len(instants))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.more
 @pytest.mark.parametrize("signals", [1, 2] if FULL else [2])
 def test_signals_at_any_instant(tmp_path, signals):
     """At the first change of each folder, and with --full at every change.
@@ -360,11 +362,11 @@ def resident(pid: int) -> int:
     return int(found[1]) // 1024
 
 
-@pytest.mark.slow
+@pytest.mark.more
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the memory of a process is read in /proc")
-def test_memory_stays_as_it_is(tmp_path, ready, out, full):
+def test_memory_stays_as_it_is(tmp_path, ready, out):
     """Of a thousand segments (with --full) the first third warm it up; the report's rows are all it keeps."""
-    count = 1_000 if full else 30
+    count = 1_000 if FULL else 30
     aside = tmp_path / "aside"
     aside.mkdir()
     held = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,10 +16,12 @@ import polars as pl
 import pytest
 from cloud import CHANGES, Bucket, Failing, Fault
 from dataset.small_parts import follow
+from tiers import FULL
 
 import cbtools as cb
 
-FULL = bool(os.environ.get("CBTOOLS_FULL"))
+pytestmark = pytest.mark.ci
+
 SOME = {"level2": {"processor_options": {"reconstruct_lob": False}}, "ticker": {}}
 """Tables enough: level2 of both days and products, and the state after it."""
 
@@ -115,7 +116,7 @@ PUT_FAULTS = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.more
 @pytest.mark.parametrize(("fault", "then", "few"), PUT_FAULTS if FULL else PUT_FAULTS[:3])
 def test_a_run_whose_nth_put_fails_can_be_run_again(
     second: Scene, datasets: list[Path], tmp_path: Path, fault: Fault, then: Any, few: Sequence[int]
@@ -203,7 +204,7 @@ def test_what_a_segment_has_no_more_goes_last(fewer: Scene, tmp_path: Path) -> N
         assert held_by_others(moment) == held_by_others(fewer.before)
 
 
-@pytest.mark.slow
+@pytest.mark.more
 @pytest.mark.parametrize("then", ["same", "all"] if FULL else ["same"])
 def test_a_run_that_fails_at_its_nth_change_can_be_run_again(fewer: Scene, tmp_path: Path, then: Any) -> None:
     with fewer.bucket.watched() as moments:
@@ -312,7 +313,7 @@ REQUESTS = [
 OTHER = {"small": "replaced", "replaced": "small"}
 
 
-@pytest.mark.slow
+@pytest.mark.more
 @pytest.mark.parametrize(
     ("which", "verbs", "then", "few"),
     REQUESTS + [(OTHER[which], *rest) for which, *rest in REQUESTS] if FULL else REQUESTS,
@@ -342,7 +343,7 @@ def test_what_fails_at_any_request_changes_no_row(
 FEW = ["market_trades", "ticker"]
 
 
-@pytest.mark.slow
+@pytest.mark.more
 @pytest.mark.parametrize(
     ("fault", "then", "few"), [("403", "same", (8,)), *([("refused", "all", (-1,))] if FULL else [])]
 )

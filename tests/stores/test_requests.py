@@ -17,6 +17,8 @@ from cloud_rows import BY, Put, ticks
 
 import cbtools as cb
 
+pytestmark = pytest.mark.ci
+
 # --- what is asked of the store
 
 

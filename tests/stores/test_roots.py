@@ -12,10 +12,13 @@ import pytest
 from cloud import Bucket
 from cloud_rows import BY, Put, same_places, ticks
 from dataset import frames
+from tiers import FULL
 from upath import UPath
 
 import cbtools as cb
 from cbtools.dataset import DatasetWriter
+
+pytestmark = pytest.mark.ci
 
 ODD = ("A/B", "ü", "with a space", "100%", "%2F", "a+b", "a=b&c", "BTC-USD", "#?", None)
 
@@ -128,10 +131,10 @@ def test_a_writer_that_is_left_changes_nothing(bucket: Bucket, how: str) -> None
     assert made == []
 
 
-@pytest.mark.slow
-def test_a_large_part_is_written_whole(bucket: Bucket, full: bool) -> None:
+@pytest.mark.more
+def test_a_large_part_is_written_whole(bucket: Bucket) -> None:
     """In full, so large a one that a store takes it in several parts."""
-    rows = (120 << 20) // 8 if full else 50_000
+    rows = (120 << 20) // 8 if FULL else 50_000
     numbers = pl.DataFrame({"x": pl.int_range(rows, eager=True).hash(7)})
     written = cb.write_dataset(numbers, bucket.url("lake"), partition_by=[], segment="s1")
     assert written.bytes == len(bucket.get("lake/part_s1.parquet")) > 8 * rows * 0.9

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,13 +11,15 @@ import pyarrow as pa
 import pytest
 from cloud import Bucket
 from cloud_rows import same_places
+from tiers import FULL
 from upath import UPath
 
 import cbtools as cb
 
-FULL = bool(os.environ.get("CBTOOLS_FULL"))
+pytestmark = pytest.mark.ci
 
 
+@pytest.mark.always
 def test_segments_go_on_from_one_another(bucket: Bucket, recorded: Path, whole: Path, tmp_path: Path) -> None:
     root, local = bucket.url("lake"), tmp_path / "local"
     for number, path in enumerate(sorted(recorded.iterdir())):

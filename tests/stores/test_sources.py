@@ -14,6 +14,8 @@ from upath import UPath
 
 import cbtools as cb
 
+pytestmark = pytest.mark.ci
+
 WAYS = ("raw", "raw/", "raw/*", "ra?/segment_2025112[67]T*", "**/segment_*")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +11,11 @@ import jobs
 import polars as pl
 import pytest
 from cloud import CHANGES, Bucket, Failing, Fault
+from tiers import FULL
 
 import cbtools as cb
 
-FULL = bool(os.environ.get("CBTOOLS_FULL"))
+pytestmark = pytest.mark.ci
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_wrong_credentials_are_told(bucket: Bucket, call: Call) -> None:
     assert bucket.server.asked(*CHANGES) == []
 
 
-@pytest.mark.slow
+@pytest.mark.more
 @pytest.mark.parametrize(
     "name", CALLS if FULL else ("read_raw", "scan_dataset", "write_dataset", "run_segment")
 )

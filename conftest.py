@@ -1,0 +1,133 @@
+"""The tiers of the tests, and the order in which several processes run them.
+
+A test runs in every tier unless it, or its file, is marked ``ci``; pyproject.toml defines the marks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
+
+LEAST, UNRECORDED = 0.5, 0.1
+"""Seconds: tests that take less are not recorded, and taken to take so long."""
+DURATIONS = Path(__file__).parent / "tests" / "durations.json"
+
+# for the processes that tests and notebooks start, too
+os.environ["MPLBACKEND"] = "Agg"
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes: each would compile all sources
+os.environ["CBTOOLS_QUIET"] = "1"  # a first run compiles the kernels, whose notice no notebook has
+
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.register_profile("full", deadline=None)
+
+every_item = pytest.StashKey[list[pytest.Item]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--ci", action="store_true", help="run all tests, also those with the mark ci")
+    parser.addoption(
+        "--full",
+        action="store_true",
+        help="as --ci, with the full number of every test marked more, on new random examples",
+    )
+    parser.addoption(
+        "--record-durations", action="store_true", help=f"write the measured times to tests/{DURATIONS.name}"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # in the environment, since modules of tests read it before any fixture runs (tests/tiers.py)
+    tier = "full" if config.getoption("--full") else "ci" if config.getoption("--ci") else ""
+    if tier:
+        os.environ["CBTOOLS_TIER"] = tier
+    settings.load_profile("full" if os.environ.get("CBTOOLS_TIER") == "full" else "repeatable")
+    if config.getoption("--record-durations") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Recorder(), "durations")
+
+
+# --- which tests run, and in which order
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests of higher tiers, and order the files for several processes: the longest first."""
+    config.stash[every_item] = list(items)
+    if not os.environ.get("CBTOOLS_TIER"):
+        left_out = [item for item in items if is_for_ci(item)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not is_for_ci(item)]
+    if hasattr(config, "workerinput"):
+        seconds, files = durations(), Counter[str]()
+        for item in items:
+            files[file_of(item.nodeid)] += seconds.get(item.nodeid, UNRECORDED)
+        items.sort(key=lambda item: -files[file_of(item.nodeid)])
+
+
+def is_for_ci(item: pytest.Item) -> bool:
+    """Return whether the closest of the marks ``ci`` and ``always``, of a test or its file, is ``ci``."""
+    marks = (mark.name for mark in item.iter_markers() if mark.name in ("ci", "always"))
+    return next(marks, "") == "ci"
+
+
+def file_of(nodeid: str) -> str:
+    return nodeid.split("::")[0]
+
+
+def durations() -> dict[str, float]:
+    """Return the seconds of each test that took `LEAST` or longer when they were last recorded."""
+    return json.loads(DURATIONS.read_text(encoding="utf-8")) if DURATIONS.exists() else {}
+
+
+@pytest.fixture(scope="session")
+def recorded_durations(request: pytest.FixtureRequest) -> list[tuple[pytest.Item, float]]:
+    """Return the tests collected, also those that the tier leaves out, with their recorded seconds."""
+    seconds = durations()
+    return [(item, seconds.get(item.nodeid, 0)) for item in request.config.stash[every_item]]
+
+
+class LongestFirst(LoadScopeScheduling):
+    """Hand out whole files, in the order collected: a file's fixtures are set up once.
+
+    A notebook's cells share a kernel in any case. With ``--full`` a file may take hours, so its tests are
+    handed out one by one.
+
+    Measured on two cores: handed out one by one in the order of the files, tests set up each fixture of a
+    module twice, and the processes waited for a third of the time.
+    """
+
+    def __init__(self, config: pytest.Config, log: Any) -> None:
+        super().__init__(config, log)
+        self._one_by_one = os.environ.get("CBTOOLS_TIER") == "full"
+        config.option.loadscopereorder = False  # it orders by the number of tests
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = file_of(nodeid)
+        return nodeid if self._one_by_one and not file.endswith(".ipynb") else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LongestFirst:
+    return LongestFirst(config, log)
+
+
+class Recorder:
+    """Writes the seconds of the calls of the tests run to `DURATIONS`, and keeps those of the others."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call":
+            self.seconds[report.nodeid] = round(report.duration, 1)
+
+    def pytest_sessionfinish(self) -> None:
+        kept = durations() | self.seconds
+        long = {nodeid: kept[nodeid] for nodeid in sorted(kept) if kept[nodeid] >= LEAST}
+        DURATIONS.write_text(json.dumps(long, indent=0) + "\n", encoding="utf-8")
