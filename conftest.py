@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,18 @@ from xdist.scheduler import LoadScopeScheduling
 
 LEAST, UNRECORDED = 0.5, 0.1
 """Seconds: tests that take less are not recorded, and taken to take so long."""
+NOTEBOOKS = Path(__file__).parent / "notebooks"
 DURATIONS = Path(__file__).parent / "tests" / "durations.json"
 
 # for the processes that tests and notebooks start, too
 os.environ["MPLBACKEND"] = "Agg"
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes: each would compile all sources
 os.environ["CBTOOLS_QUIET"] = "1"  # a first run compiles the kernels, whose notice no notebook has
+
+# Imported by jsonschema, which nbformat imports, it builds 38 parsers: 4 of the 7 s that each process of
+# pytest took to start. It checks IRIs, which notebooks do not have. nbval is loaded after this.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+pytest_plugins = ["nbval.plugin"]
 
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.register_profile("full", deadline=None)
@@ -59,10 +66,14 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the tests of higher tiers, and order the files for several processes: the longest first."""
     config.stash[every_item] = list(items)
+    for item in items:
+        if item.path.suffix == ".ipynb" and int(item.path.name[:2]) % 2:  # test_jupyter.py runs the first
+            item.add_marker(pytest.mark.ci)
     if not os.environ.get("CBTOOLS_TIER"):
-        left_out = [item for item in items if is_for_ci(item)]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if not is_for_ci(item)]
+        named = paths_named(config)
+        left_out = {item for item in items if is_for_ci(item) and item.path not in named}
+        config.hook.pytest_deselected(items=list(left_out))
+        items[:] = [item for item in items if item not in left_out]
     if hasattr(config, "workerinput"):
         seconds, files = durations(), Counter[str]()
         for item in items:
@@ -74,6 +85,14 @@ def is_for_ci(item: pytest.Item) -> bool:
     """Return whether the closest of the marks ``ci`` and ``always``, of a test or its file, is ``ci``."""
     marks = (mark.name for mark in item.iter_markers() if mark.name in ("ci", "always"))
     return next(marks, "") == "ci"
+
+
+def paths_named(config: pytest.Config) -> set[Path]:
+    """Return the files that the command line names: no test of them is left out. ``notebooks`` names all."""
+    paths = {config.invocation_params.dir / argument.split("::")[0] for argument in config.args}
+    if paths <= {NOTEBOOKS, *NOTEBOOKS.iterdir()}:
+        paths |= set(NOTEBOOKS.glob("*.ipynb"))
+    return paths
 
 
 def file_of(nodeid: str) -> str:

@@ -58,8 +58,8 @@ def test_long_flows(dice):
 
 
 @pytest.mark.parametrize("on", ON)
-@pytest.mark.parametrize("gaps", GAPS)
-@pytest.mark.parametrize("depth", [1, 2, 10, 40])
+@tiers.parametrize("gaps", GAPS, every=2)
+@tiers.parametrize("depth", [1, 2, 10, 40], every=2)
 def test_every_option(on, gaps, depth):
     for seed in range(5):
         level2, rows = flow(random.Random(seed), 60)
@@ -114,7 +114,7 @@ def test_raise_at_the_first_unproven_row(dice):
 # --- books that outgrow what they were
 
 
-@pytest.mark.parametrize("snapshots", [10_000, 150])
+@tiers.parametrize("snapshots", [10_000, 150], every=2)
 def test_prices_that_never_come_again(snapshots):
     """Tens of thousands of prices, a few hundred at a time: those that are gone have to be forgotten."""
     dice = random.Random(snapshots)

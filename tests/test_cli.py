@@ -60,9 +60,11 @@ def fails(done: Done, code: int, *said: str) -> None:
 # --- demo
 
 
-def test_demo_leaves_a_dataset_and_a_picture(call, tmp_path):
-    out = tmp_path / "demo"
-    done = call("demo", out)
+def test_demo_leaves_a_dataset_and_pictures_and_what_it_says_to_try_next_works(
+    call, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    out, done = Path("cbtools-demo"), call("demo")
     assert (done.code, done.err) == (0, "")
     for name in ("heatmap", "quotes", "trades"):
         assert (out / f"{name}.png").read_bytes().startswith(PNG)
@@ -79,6 +81,14 @@ def test_demo_leaves_a_dataset_and_a_picture(call, tmp_path):
     assert done.out.count("level2 written") == done.out.count("book written") == len(segments)
     started = [line.split()[-1] for line in done.out.splitlines() if line.startswith("started from")]
     assert started == ["nothing", *segments[:-1]]
+    said = done.out.partition("Try next:")[2]
+    commands = [shlex.split(line)[1:] for line in said.splitlines() if line.strip().startswith("cbtools ")]
+    assert {tokens[0] for tokens in commands} >= {"inspect", "describe", "run"}
+    for tokens in commands:
+        assert call(*tokens).code == 0
+    source = said.partition('python -c "')[2].partition('"\n')[0]
+    exec(compile(source, "said", "exec"), {})
+    assert "trade_id" in capsys.readouterr().out
 
 
 @pytest.mark.ci
@@ -88,19 +98,6 @@ def test_demo_again_leaves_the_same_files(call, tmp_path):
     second = call("demo", tmp_path / "demo")
     assert (first.code, second.code) == (0, 0)
     assert files(tmp_path) == there
-
-
-def test_what_demo_says_to_try_next_works(call, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    said = call("demo").out.partition("Try next:")[2]
-    assert (tmp_path / "cbtools-demo" / "trades.png").is_file()
-    commands = [shlex.split(line)[1:] for line in said.splitlines() if line.strip().startswith("cbtools ")]
-    assert {tokens[0] for tokens in commands} >= {"inspect", "describe", "run"}
-    for tokens in commands:
-        assert call(*tokens).code == 0
-    source = said.partition('python -c "')[2].partition('"\n')[0]
-    exec(compile(source, "said", "exec"), {})
-    assert "trade_id" in capsys.readouterr().out
 
 
 # --- run, inspect, describe, simulate
@@ -119,6 +116,7 @@ def test_run_writes_what_run_segment_writes(call, recording, tmp_path):
         assert segment.stem in done.out
 
 
+@pytest.mark.ci
 def test_run_takes_several_segments_and_patterns(call, recording, tmp_path):
     first, second = sorted(recording.iterdir())[:2]
     done = call("run", first, second, "--out", tmp_path / "named", "--no-progress")

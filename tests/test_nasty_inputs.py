@@ -8,6 +8,7 @@ import json
 import laws
 import polars as pl
 import pytest
+import tiers
 import wire
 
 import cbtools as cb
@@ -456,7 +457,7 @@ def test_15_times_beside_the_epoch(read, text, nanoseconds):
 
 
 @pytest.mark.parametrize("zone", ["Z", "+00:00", "-00:00"])
-@pytest.mark.parametrize("digits", range(10))
+@tiers.parametrize("digits", range(10), every=4)
 def test_16_fraction_digits(read, digits, zone):
     fraction = "987654321"[:digits]
     text = "2026-03-04T05:06:07" + ("." + fraction if digits else "") + zone
@@ -513,7 +514,7 @@ ILLEGAL_TIMES = [
 
 
 @pytest.mark.parametrize("place", ["capture", "server", "event", "trade", "exchange"])
-@pytest.mark.parametrize("text", ILLEGAL_TIMES)
+@tiers.parametrize("text", ILLEGAL_TIMES, every=5)
 def test_16_illegal_times_are_rejected(read, text, place):
     line = {
         "capture": wire.record(wire.change(0), text),
@@ -759,7 +760,7 @@ ILLEGAL_NUMBERS = [
 ]
 
 
-@pytest.mark.parametrize("value", LEGAL_NUMBERS)
+@tiers.parametrize("value", LEGAL_NUMBERS, every=3)
 def test_23_legal_numbers_are_exact(read, value):
     raw = read(
         wire.record(wire.change(0, price=value, size=value)),
@@ -776,7 +777,7 @@ def test_23_legal_numbers_are_exact(read, value):
     assert column(raw.ticker, "best_bid") == column(raw.candles, "open") == [exact]
 
 
-@pytest.mark.parametrize("value", ILLEGAL_NUMBERS)
+@tiers.parametrize("value", ILLEGAL_NUMBERS, every=4)
 def test_23_illegal_numbers_reject_the_line(read, value):
     """In each place where a number can be; every bad line is between two good ones."""
     bad = [
@@ -907,7 +908,7 @@ QUARANTINED = {
 }
 
 
-@pytest.mark.parametrize("name", QUARANTINED)
+@tiers.parametrize("name", QUARANTINED, every=4)
 def test_24_the_line_is_quarantined_and_the_rest_is_read(read, name):
     """The bad line stands in for frame 2, which is lost by it: the books are unproven from there on."""
     bad = QUARANTINED[name]
@@ -921,7 +922,7 @@ def test_24_the_line_is_quarantined_and_the_rest_is_read(read, name):
     assert rows(raw.gaps, "expected", "got", "line") == ([] if told else [(2, 3, 4)])
 
 
-@pytest.mark.parametrize("name", QUARANTINED)
+@tiers.parametrize("name", QUARANTINED, every=4)
 def test_24_a_bad_line_between_good_ones(read, name):
     """The bad line stands beside frame 2: what is no frame breaks nothing."""
     bad = QUARANTINED[name]
@@ -1021,8 +1022,8 @@ def test_24_a_rejected_line_with_an_unusual_time_hides_no_loss(read, time):
     assert [run for _, _, run in runs(raw)] == [0, 1]
 
 
-@pytest.mark.parametrize(
-    "number", [b"01", b"00", b"-1", b"-0", b"1.0", b"1e0", b'"1"', b"9223372036854775808", b"true"]
+@tiers.parametrize(
+    "number", [b"01", b"00", b"-1", b"-0", b"1.0", b"1e0", b'"1"', b"9223372036854775808", b"true"], every=3
 )
 @pytest.mark.parametrize("bare", [False, True])
 def test_24_illegal_sequence_numbers(read, number, bare):

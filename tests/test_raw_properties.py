@@ -535,6 +535,7 @@ def test_usual_streams(tmp_path, dice):
     laws.same_as_oracle(joined(dice, lines), tmp_path)
 
 
+@pytest.mark.ci
 @tiers.examples(53, suppress=HealthCheck)
 @given(DICE)
 def test_wild_streams(tmp_path, dice):
@@ -694,6 +695,7 @@ def test_a_scan_may_be_narrowed(tmp_path, dice):
         assert set(named["segment"]) <= {path.name.removesuffix(".ndjson") for path in paths}
 
 
+@pytest.mark.ci
 def test_a_line_of_many_megabytes(tmp_path):
     """Lines longer than any piece the package reads at once, whole and cut."""
     long = wire.line(wire.change(1) | {"foo": "x" * 40_000_000})
@@ -714,13 +716,14 @@ def long_segment(seed, lines):
     return b"\n".join(segment)
 
 
+@pytest.mark.ci
 def test_a_long_segment(tmp_path):
     """Wherever the package cuts its input into pieces, no line is lost and none is read twice."""
     segment = long_segment(1, 6_000)
     laws.scan_is_read(segment, tmp_path, laws.same_as_oracle(segment, tmp_path))
 
 
-@pytest.mark.parametrize("ending", ["gz", "zst", "two members"])
+@tiers.parametrize("ending", ["gz", "zst", "two members"], every=3)
 def test_a_compressed_segment_is_the_same(tmp_path, ending):
     segment = long_segment(2, 2_000)
     plain = laws.same_as_oracle(segment, tmp_path)

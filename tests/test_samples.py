@@ -51,6 +51,7 @@ def test_in_a_checkout_the_committed_sample_is_found() -> None:
     assert sample_path() == COMMITTED
 
 
+@pytest.mark.ci
 def test_elsewhere_it_is_made_once_in_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh: Simulation
 ) -> None:
@@ -102,6 +103,7 @@ def test_the_cache_folder_is_the_platforms(
     assert samples._cache_folder() == expected[platform]
 
 
+@pytest.mark.ci
 def test_the_command_writes_and_names_the_segments(tmp_path: Path) -> None:
     ran = subprocess.run(
         [sys.executable, "-m", "cbtools.samples", str(tmp_path)],

@@ -135,6 +135,7 @@ def test_book_never_crosses_and_is_the_tickers_and_the_truth(mix: Simulation) ->
     assert tickers > 500
 
 
+@pytest.mark.ci
 def test_trades_print_what_was_shown_and_the_next_update_shows_what_they_left(mix: Simulation) -> None:
     assert trades_that_fit(frames(mix)) > 150
 
@@ -306,6 +307,7 @@ def test_flow_of_bitcoin_is_like_real_flow(btc: Simulation) -> None:
     assert 0.8 < (len(book.bid) + len(book.offer)) / 3_000 < 1.2  # the book keeps its size
 
 
+@pytest.mark.ci
 def test_trades_come_in_bursts_from_both_sides(btc: Simulation) -> None:
     found = [
         e
@@ -335,6 +337,7 @@ def test_the_full_book_of_bitcoin(tmp_path: Path) -> None:
     assert sides["offer"] == sorted(set(sides["offer"]))
 
 
+@pytest.mark.ci
 def test_thirty_products(tmp_path: Path) -> None:
     names = list(PRODUCTS)[:30]
     done = simulate_segments(tmp_path, products=names, minutes=0.1, levels=60, seed=4)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
-from typing import TypeVar
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -30,3 +30,15 @@ def examples(ci: int, *, full: int = 80, suppress: Collection[HealthCheck] = ())
     number = by_tier(min(ci, max(3, ci // 4)), ci, ci * full)
     limits = settings(max_examples=number, deadline=None, suppress_health_check=list(suppress))
     return lambda test: pytest.mark.more(limits(test))
+
+
+def parametrize(
+    names: str | tuple[str, ...], values: Iterable[Any], *, every: int, **options: Any
+) -> pytest.MarkDecorator:
+    """Return pytest's mark; by default only each `every`-th of the parameters is tried, from the first on."""
+    several = not isinstance(names, str)
+    parameters = [
+        value if place % every == 0 else pytest.param(*(value if several else (value,)), marks=pytest.mark.ci)
+        for place, value in enumerate(values)
+    ]
+    return pytest.mark.parametrize(names, parameters, **options)

@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import polars as pl
 import pytest
+import tiers
 import timeline
 import wire
 from timeline import moment
@@ -396,6 +397,7 @@ def test_a_snapshot_behind_the_state_is_nearer(own_dataset):
         assert levels(cb.book_at(own_dataset, moment(second), BTC)) == BOOKS[second]
 
 
+@pytest.mark.ci
 def test_states_make_no_difference(dataset, own_dataset):
     for state in (own_dataset / "_state").iterdir():
         state.unlink()
@@ -432,7 +434,7 @@ def test_a_state_without_a_book_of_the_product_is_passed_over(own_dataset, paths
         assert levels(cb.book_at(own_dataset, moment(second), BTC)) == book
 
 
-@pytest.mark.parametrize("lost", [[], [b"not JSON"]])
+@tiers.parametrize("lost", [[], [b"not JSON"]], every=2)
 def test_of_frames_without_numbers(tmp_path, lost):
     """Only the time tells which rows a state is of; in one run, or in two."""
     lines = [timeline.received(wire.exchange_snapshot(), 1), *lost]
@@ -459,7 +461,7 @@ def test_over_midnight(tmp_path):
             assert cb.book_at(tmp_path / "out", when, BTC).sequence_num == n
 
 
-@pytest.mark.parametrize("by", [[], ["hour", "product_id"]])
+@tiers.parametrize("by", [[], ["hour", "product_id"]], every=2)
 def test_however_the_dataset_is_partitioned(paths, tmp_path, by):
     for path in paths:
         cb.run_segment(path, tmp_path, channel_config={"level2": {"partition_cols": by}})

@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+import tiers
 import timeline
 import wire
 
@@ -165,7 +166,7 @@ def test_several_segments_are_one_stream(inspect):
         assert inspect(lines[:cut], lines[cut:]) == whole
 
 
-@pytest.mark.parametrize("chunk_bytes", [1, 700, 1 << 20])
+@tiers.parametrize("chunk_bytes", [1, 700, 1 << 20], every=3)
 def test_the_size_of_chunks_changes_no_count(inspect, chunk_bytes):
     sides = [("bid", 99 + n / 100) for n in range(40)] + [("offer", 101 - n / 100) for n in range(40)]
     lines = [begin(0)]

@@ -10,6 +10,7 @@ from pathlib import Path
 import orjson
 import polars as pl
 import pytest
+import tiers
 import timeline
 import wire
 
@@ -85,7 +86,7 @@ def test_what_was_saved_is_loaded(tmp_path, lines):
     assert repr(back) == repr(state)
 
 
-@pytest.mark.parametrize("lines", RECORDINGS.values(), ids=RECORDINGS.keys())
+@tiers.parametrize("lines", RECORDINGS.values(), every=4, ids=RECORDINGS.keys())
 def test_what_was_loaded_goes_on_as_what_was_saved(tmp_path, lines):
     """Behind any state: a repeat, the next frames, a gap, a snapshot."""
     state = state_of(tmp_path, *lines)

@@ -77,6 +77,7 @@ COMPACT = st.tuples(st.just("compact"), st.sampled_from([0.0025, 0.006, 0.02, 25
 A_ROW = [("A", 0, 0, 0)]
 
 
+@pytest.mark.ci
 @settings(max_examples=14)
 @given(st.lists(WRITE, min_size=2, max_size=5), st.lists(st.one_of(COMPACT, WRITE, REMOVE), max_size=8))
 @example(

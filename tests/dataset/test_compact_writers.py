@@ -15,6 +15,7 @@ import jobs
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+import tiers
 from dataset.frames import tree
 from dataset.small_parts import compacted, files, follow, inodes, put, seen, sorted_rows
 
@@ -29,9 +30,9 @@ GRACE = 0.8
 # --- a segment in a compacted part is run again
 
 
-@pytest.mark.parametrize("segment", ["s1", "s3", "s4"])
+@tiers.parametrize("segment", ["s1", "s3", "s4"], every=2)
 @pytest.mark.parametrize("products", ["A", "BC"])
-@pytest.mark.parametrize("again", [False, True])
+@tiers.parametrize("again", [False, True], every=2)
 def test_a_segment_written_again_replaces_its_rows_alone(
     tmp_path: Path, segment: str, products: str, again: bool
 ) -> None:
@@ -156,8 +157,8 @@ def test_a_segment_may_be_written_while_replaced_parts_wait_for_readers(
     assert seen(tmp_path).height == others.height + len(products)
 
 
-@pytest.mark.parametrize("products", ["A", "AB"])
-@pytest.mark.parametrize("before", ["apart", "compacted"])
+@tiers.parametrize("products", ["A", "AB"], every=2)
+@tiers.parametrize("before", ["apart", "compacted"], every=2)
 @pytest.mark.parametrize("finished", [False, True])
 def test_a_writer_that_began_before_publishes_or_says_that_it_cannot(
     tmp_path: Path, products: str, before: str, finished: bool

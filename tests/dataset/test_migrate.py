@@ -8,6 +8,7 @@ from pathlib import Path
 import cloud
 import polars as pl
 import pytest
+import tiers
 from polars.testing import assert_frame_equal
 
 import cbtools as cb
@@ -154,7 +155,7 @@ def test_what_breaks_off_is_ended_by_calling_it_again(root, monkeypatch):
     assert not list(root.rglob(".part_*"))
 
 
-@pytest.mark.parametrize(
+@tiers.parametrize(
     ("step", "told"),
     [
         (None, "no way leads from 1 to 2"),
@@ -166,6 +167,7 @@ def test_what_breaks_off_is_ended_by_calling_it_again(root, monkeypatch):
         ),
         (lambda table, rows: with_notional(table, rows).drop("line"), "line is missing"),
     ],
+    every=3,
 )
 def test_a_step_that_does_not_lead_there_changes_nothing(root, monkeypatch, step, told):
     before = rows_of(root)

@@ -220,6 +220,7 @@ def test_sqlite_s_empty_result_has_columns(sqlite: str) -> None:
 # --- every database
 
 
+@pytest.mark.ci
 def test_rows_come_in_batches_and_a_limit_ends_the_query(uri: str) -> None:
     wide = "x" * 200  # several batches also of PostgreSQL, whose batches have 16 MB
     reader = DatabaseReader(uri, f"SELECT n, '{wide}' AS wide FROM many ORDER BY n")

@@ -13,6 +13,7 @@ import numba
 import numpy as np
 import polars as pl
 import pytest
+import tiers
 from hftbacktest.data.validation import correct_event_order, validate_event_order
 
 import cbtools as cb
@@ -226,7 +227,7 @@ def test_the_events_are_of_its_type_and_flags(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("product", ["BTC-USD", "ETH-USD", "SOL-USD"])
+@tiers.parametrize("product", ["BTC-USD", "ETH-USD", "SOL-USD"], every=3)
 def test_its_book_is_ours_at_every_message_and_nothing_where_ours_is_not_proven(sample, product, tmp_path):
     level2, trades = of(sample, product)
     wrote = to_hftbacktest(level2, trades, tmp_path / "events.npz")
@@ -238,6 +239,7 @@ def test_its_book_is_ours_at_every_message_and_nothing_where_ours_is_not_proven(
     assert same_at_every_message(tmp_path / "events.npz", as_unproven_is_nothing(book)) > 1000
 
 
+@pytest.mark.ci
 def test_with_gaps_ignored_it_goes_on_as_ours_does(sample, tmp_path):
     level2, _ = of(sample, "BTC-USD")
     wrote = to_hftbacktest(level2, None, tmp_path / "events.npz", gaps="ignore")
@@ -469,6 +471,7 @@ def test_each_trade_is_once_for_each_clock_and_before_the_changes_of_its_time(tm
     ]
 
 
+@pytest.mark.ci
 def test_it_sees_our_trades_when_we_received_them(sample, tmp_path):
     level2, trades = of(sample, "BTC-USD")
     to_hftbacktest(level2, trades, tmp_path / "events.npz")
@@ -483,6 +486,7 @@ def test_it_sees_our_trades_when_we_received_them(sample, tmp_path):
     assert bought == (expected["aggressor_side"] == "buy").to_list()
 
 
+@pytest.mark.ci
 def test_each_clock_has_the_events_that_its_own_tools_would_make(sample, tmp_path):
     """Its own correct_event_order, given the same rows, puts those of a clock in the same order."""
     level2, trades = of(sample, "ETH-USD")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import tiers
 from polars.testing import assert_frame_equal
 
 import cbtools as cb
@@ -445,7 +446,7 @@ def expected_places(path):
     return places
 
 
-@pytest.mark.parametrize("seed", range(3))
+@tiers.parametrize("seed", range(3), every=3)
 def test_how_a_file_is_cut_changes_nothing(tmp_path, seed):
     dice, at, lines = random.Random(seed), 0, []
     for _ in range(3000):

@@ -155,6 +155,7 @@ def test_it_takes_a_frame():
         sample_time([1, 2])
 
 
+@pytest.mark.ci
 @pytest.mark.more
 def test_interpreted():
     interpreted.run(__file__)

@@ -193,6 +193,7 @@ def test_trades_need_quotes():
         add_trade_labels(quoted, book, "label_price_impact_bps")
 
 
+@pytest.mark.ci
 @pytest.mark.more
 def test_interpreted():
     interpreted.run(__file__)

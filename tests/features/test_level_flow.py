@@ -157,6 +157,7 @@ def test_what_is_lacking():
         add_level_flow(book.drop("bid_price_1"), trades)
 
 
+@pytest.mark.ci
 @pytest.mark.more
 def test_interpreted():
     interpreted.run(__file__)

@@ -48,6 +48,7 @@ def of_buckets() -> None:
             bar_flows.same_bars(made, oracle.vpin(rows, **options), near=1e-12)
 
 
+@pytest.mark.ci
 @pytest.mark.more
 def test_interpreted_they_are_the_oracle_s():
     interpreted.run(__file__)

@@ -53,6 +53,7 @@ def program(tmp_path):
     return path
 
 
+@pytest.mark.ci
 @pytest.mark.skipif(os.name == "nt", reason="there are no such terminals")
 def test_it_is_told_once_and_not_when_the_kernels_are_in_the_cache(program, tmp_path):
     assert at_a_terminal(program, tmp_path / "cache").count(LINE) == 1

@@ -35,6 +35,7 @@ def flows() -> None:
                         assert not cases.differs(case, value, row[name]), (seed, name, value, row[name])
 
 
+@pytest.mark.ci
 @pytest.mark.more
 def test_interpreted_they_are_the_oracle_s():
     interpreted.run(__file__)

@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import polars as pl
 import pytest
+import tiers
 from matplotlib import dates
 
 import cbtools as cb
@@ -223,7 +224,7 @@ def test_a_value_holds_where_no_row_comes():
     assert drawn[0] == pytest.approx((3 * lasts + 7 * (18 - lasts)) / 18)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@tiers.parametrize("seed", range(3), every=3)
 def test_means_and_extremes_are_those_of_a_plain_loop(seed):
     rng = np.random.default_rng(seed)
     rows = 2_500

@@ -9,6 +9,7 @@ import textwrap
 
 import polars as pl
 import pytest
+import tiers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
@@ -59,7 +60,7 @@ def test_a_scan_gives_what_read_raw_gives(recording, tables, channel):
     assert_frame_equal(cb.scan_raw(recording, channel).collect(), getattr(tables, channel))
 
 
-@pytest.mark.parametrize("chunk_bytes", [1, 700, 50_000, 1_000_000])
+@tiers.parametrize("chunk_bytes", [1, 700, 50_000, 1_000_000], every=2)
 def test_the_size_of_the_chunks_changes_nothing(tmp_path, recording, chunk_bytes):
     few = tmp_path / "segment_20251126T14_00001.ndjson"
     lines = recording[0].read_bytes().split(b"\n")

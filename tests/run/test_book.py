@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+import tiers
 import timeline
 import wire
 
@@ -123,7 +124,7 @@ def everything(root: Path) -> dict[str, bytes]:
 # --- the same as one stream
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@tiers.parametrize("options", OPTIONS, every=3, ids=str)
 def test_segment_by_segment_it_is_the_book_of_one_stream(recording, level2, tmp_path, options):
     """And so is the one rebuilt from the level2 that was written."""
     reports = run(recording, tmp_path, config(("product_id", "date"), **options))
@@ -137,7 +138,9 @@ def test_segment_by_segment_it_is_the_book_of_one_stream(recording, level2, tmp_
     assert [report.started_from for report in reports] == ["nothing", *(p.stem for p in recording[:-1])]
 
 
-@pytest.mark.parametrize("by", [(), ("date", "hour"), ("is_snapshot", "side"), ("connection", "product_id")])
+@tiers.parametrize(
+    "by", [(), ("date", "hour"), ("is_snapshot", "side"), ("connection", "product_id")], every=2
+)
 def test_however_it_is_partitioned(recording, tmp_path, by):
     run(recording[:2], tmp_path, config(by))
     expected = rebuilt(cb.scan_raw(list(recording[:2]), "level2"))
@@ -196,7 +199,7 @@ def test_the_columns_are_those_of_the_schema(recording, tmp_path, features):
     assert ("ofi_4" in scan, "ofi_5" in scan, "bid_depth_4" in scan) == (features, False, features)
 
 
-@pytest.mark.parametrize("other", [{"depth": 2}, {"depth": 4}, {"depth": 3, "bands_bps": [5]}])
+@tiers.parametrize("other", [{"depth": 2}, {"depth": 4}, {"depth": 3, "bands_bps": [5]}], every=3)
 def test_books_of_other_columns_are_not_mixed(recording, tmp_path, other):
     run(recording[:1], tmp_path, config(depth=3))
     before = everything(tmp_path)
@@ -288,7 +291,7 @@ def test_in_mid_connection_there_are_no_rows_before_its_first_snapshot(recording
 # --- other orders, and again
 
 
-@pytest.mark.parametrize("order", [(1, 0, 2, 4, 3), (3, 2, 4, 0, 1)])
+@tiers.parametrize("order", [(1, 0, 2, 4, 3), (3, 2, 4, 0, 1)], every=2)
 def test_out_of_order_it_is_unproven_or_true_and_mended_in_order(recording, book, tmp_path, order):
     run([recording[k] for k in order], tmp_path)
     found = written(tmp_path)
@@ -346,7 +349,7 @@ def test_a_later_connection_that_ended_at_the_same_number_is_not_gone_on_from(tm
 # --- which states are kept
 
 
-@pytest.mark.parametrize("keep", [1, 2])
+@tiers.parametrize("keep", [1, 2], every=2)
 def test_only_the_newest_states_are_kept(recording, tmp_path, keep):
     for n, path in enumerate(recording[:4], start=1):
         run([path], tmp_path, keep_states=keep)

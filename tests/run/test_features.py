@@ -8,6 +8,7 @@ from typing import Any
 import laws
 import polars as pl
 import pytest
+import tiers
 
 import cbtools as cb
 from cbtools.book.rebuilder import BookOptions
@@ -45,7 +46,7 @@ def written(out: Path, table: str, columns: list[str]) -> pl.DataFrame:
     return cb.scan_dataset(out, table).select(columns).collect().sort(BY, maintain_order=True)
 
 
-@pytest.mark.parametrize("chunk_bytes", [20_000, 1 << 26])
+@tiers.parametrize("chunk_bytes", [1 << 26, 20_000], every=2)
 def test_they_are_those_of_one_stream(recording, stream, tmp_path, chunk_bytes):
     run(recording, tmp_path, chunk_bytes=chunk_bytes)
     for table, expected in stream.items():

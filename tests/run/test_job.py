@@ -14,6 +14,7 @@ from typing import Any
 import jobs
 import polars as pl
 import pytest
+import tiers
 import timeline
 import wire
 from jobs import outcomes, put, run, same_as_segments, tree
@@ -62,7 +63,7 @@ def checksum(lines: Iterable[bytes]) -> str:
 # --- folders
 
 
-@pytest.mark.parametrize(
+@tiers.parametrize(
     ("folder", "beside"),
     [
         ("raw/ready/coinbase", "raw/{}/coinbase"),
@@ -71,6 +72,7 @@ def checksum(lines: Iterable[bytes]) -> str:
         ("recording", "recording/{}"),
         ("already/unready/x", "already/unready/x/{}"),
     ],
+    every=3,
 )
 def test_the_folders_beside_it(tmp_path, out, folder, beside):
     root = tmp_path / "root"
@@ -174,7 +176,7 @@ def test_a_segment_done_is_kept_as_it_was_or_deleted(tmp_path, ready, out):
 # --- seen again
 
 
-@pytest.mark.parametrize(
+@tiers.parametrize(
     ("again", "delete"),
     [
         ("a.ndjson", False),
@@ -183,6 +185,7 @@ def test_a_segment_done_is_kept_as_it_was_or_deleted(tmp_path, ready, out):
         ("z.ndjson.zst", False),
         ("a.ndjson", True),
     ],
+    every=2,
 )
 def test_equal_content_is_skipped_whatever_its_name(ready, out, again, delete):
     put(ready, "a.ndjson", FIRST)
@@ -259,7 +262,7 @@ def test_nothing_in_done_or_failed_is_overwritten(ready, out):
     assert len(contents["failed"]) == 4  # with the error's file
 
 
-@pytest.mark.parametrize("name", ["a", "b", "c"])
+@tiers.parametrize("name", ["a", "b", "c"], every=3)
 def test_without_its_manifest_a_segment_is_run_again(ready, out, name):
     for segment, lines in (("a", FIRST), ("b", [*SECOND, REJECTED]), ("c", THIRD)):
         put(ready, f"{segment}.ndjson", lines)
@@ -282,7 +285,7 @@ def waiting(ready: Path) -> list[str]:
     return [name for name, where in places.items() if where in (["ready"], ["processing"])]
 
 
-@pytest.mark.parametrize("in_the_way", ["", "level2", "_runs", "_state"])
+@tiers.parametrize("in_the_way", ["", "level2", "_runs", "_state"], every=3)
 def test_an_output_in_whose_place_a_file_stands(tmp_path, ready, out, in_the_way):
     put(ready, "a.ndjson", FIRST)
     put(ready, "b.ndjson", SECOND)

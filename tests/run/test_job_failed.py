@@ -13,6 +13,7 @@ from typing import Any
 import jobs
 import polars as pl
 import pytest
+import tiers
 import timeline
 import wire
 from jobs import outcomes, put, run, same_as_segments
@@ -48,7 +49,7 @@ def failed(ready: Path, out: Path, report: cb.JobReport, name: str) -> str:
 # --- why a segment fails
 
 
-@pytest.mark.parametrize(
+@tiers.parametrize(
     ("name", "content"),
     [
         ("bad.ndjson", BINARY),
@@ -57,6 +58,7 @@ def failed(ready: Path, out: Path, report: cb.JobReport, name: str) -> str:
         ("bad.ndjson", wire.segment(wire.change(7, side="?"), {"data": {}})),
         ("bad.ndjson.gz", BINARY),
     ],
+    every=3,
 )
 def test_a_segment_of_which_no_line_is_understood(tmp_path, ready, out, name, content):
     put(ready, "a.ndjson", FIRST)

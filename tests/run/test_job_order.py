@@ -8,7 +8,7 @@ from typing import Any
 
 import jobs
 import polars as pl
-import pytest
+import tiers
 import timeline
 import wire
 from jobs import Segment, put, run, run_one_by_one, same_as_segments, same_content
@@ -85,7 +85,7 @@ ORDERS: dict[str, list[Segment]] = {
 }
 
 
-@pytest.mark.parametrize("case", ORDERS)
+@tiers.parametrize("case", ORDERS, every=4)
 def test_segments_are_worked_in_the_order_of_their_content(tmp_path, ready, out, case):
     segments = ORDERS[case]
     for name, lines in segments:
@@ -99,8 +99,10 @@ def test_segments_are_worked_in_the_order_of_their_content(tmp_path, ready, out,
     same_content(out, tmp_path / "whole")
 
 
-@pytest.mark.parametrize(
-    "names", [("c.ndjson.zst", "b.ndjson.gz", "a.ndjson"), ("b.ndjson.gz", "a.ndjson", "c.ndjson.zst")]
+@tiers.parametrize(
+    "names",
+    [("c.ndjson.zst", "b.ndjson.gz", "a.ndjson"), ("b.ndjson.gz", "a.ndjson", "c.ndjson.zst")],
+    every=2,
 )
 def test_compressed_ones_too(tmp_path, ready, out, names):
     for name, lines in zip(names, (FIRST, SECOND, THIRD), strict=True):
@@ -122,7 +124,7 @@ def two_recorders(behind: float) -> list[Segment]:
     return [*zip("feb", mine, strict=True), *zip("cda", other, strict=True)]
 
 
-@pytest.mark.parametrize(("behind", "keep_states"), [(0, 32), (7.25, 32), (7.25, 1), (0, 2)])
+@tiers.parametrize(("behind", "keep_states"), [(0, 32), (7.25, 32), (7.25, 1), (0, 2)], every=2)
 def test_two_recorders_streams_in_one_folder(tmp_path, ready, out, behind, keep_states):
     segments = dict(two_recorders(behind))
     for name, lines in segments.items():
@@ -196,7 +198,7 @@ def after(second: float) -> datetime:
     return timeline.moment(second)
 
 
-@pytest.mark.parametrize(
+@tiers.parametrize(
     ("since", "until", "taken"),
     [
         (after(20), None, "abcd"),  # its last frame is in
@@ -218,6 +220,7 @@ def after(second: float) -> datetime:
         (None, str(NEXT), "abc"),
         (date(2026, 1, 1), date(2027, 1, 1), "abcd"),
     ],
+    every=3,
 )
 def test_segments_of_a_time(ready, out, since, until, taken):
     for name, seconds in SPANS.items():
@@ -255,7 +258,7 @@ def of_two_products(ready: Path) -> list[Segment]:
     return segments
 
 
-@pytest.mark.parametrize("products", [[ETH], ("BTC-USD", ETH), {"BTC-USD", "NO-NE"}])
+@tiers.parametrize("products", [[ETH], ("BTC-USD", ETH), {"BTC-USD", "NO-NE"}], every=3)
 def test_only_these_products_rows(tmp_path, ready, out, products):
     run_one_by_one(tmp_path / "whole", *of_two_products(ready))
     report = run(ready, out, products=products)
@@ -270,13 +273,14 @@ def test_only_these_products_rows(tmp_path, ready, out, products):
     assert jobs.quarantine(out) == jobs.quarantine(tmp_path / "whole")
 
 
-@pytest.mark.parametrize(
+@tiers.parametrize(
     ("channels", "tables"),
     [
         (["ticker"], {"ticker"}),
         (["level2"], {"level2", "book"}),
         (("market_trades", "ticker"), {"market_trades", "ticker"}),
     ],
+    every=3,
 )
 def test_only_these_tables(tmp_path, ready, out, channels, tables):
     run_one_by_one(tmp_path / "whole", *of_two_products(ready))

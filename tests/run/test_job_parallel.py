@@ -202,6 +202,7 @@ def same_report(one: cb.JobReport, other: cb.JobReport) -> None:
         assert getattr(one, table).equals(getattr(other, table)), table
 
 
+@pytest.mark.ci
 @given(dices)
 @tiers.examples(6, full=60)
 def test_whoever_works_it_ends_as_one_segment_after_the_other(dice):
@@ -230,6 +231,7 @@ def test_whoever_works_it_ends_as_one_segment_after_the_other(dice):
         assert jobs.leftovers(ready, folder / "b/out") == []
 
 
+@pytest.mark.ci
 @given(dices)
 @tiers.examples(2, full=60)
 def test_in_how_many_jobs_does_not_matter(dice):
@@ -276,7 +278,7 @@ def test_two_processes(alone, tmp_path):
     assert jobs.leftovers(ready, tmp_path / "out") == []
 
 
-@pytest.mark.parametrize("choose", [the_first, the_last, random.Random(3).choice])
+@tiers.parametrize("choose", [the_first, the_last, random.Random(3).choice], every=3)
 def test_what_was_told_ahead_and_did_not_come_true_leaves_no_trace(tmp_path, choose):
     """The second one's effect can be read before it is known that it fails."""
     spoiled = [timeline.received(wire.change(number, side="?"), number) for number in range(5, 10)]
@@ -293,6 +295,7 @@ def test_what_was_told_ahead_and_did_not_come_true_leaves_no_trace(tmp_path, cho
     assert jobs.states(out) == jobs.states(tmp_path / "whole/out")
 
 
+@pytest.mark.ci
 def test_strict_stops_at_the_first_bad_one_whoever_works(tmp_path):
     numbers = [(0, 3), (4, 5), (6, 9), (10, 11), (12, 15)]
     segments = []
@@ -316,6 +319,7 @@ def test_strict_stops_at_the_first_bad_one_whoever_works(tmp_path):
     jobs.same_rows(*found)
 
 
+@pytest.mark.ci
 def test_an_executor_is_the_caller_s(tmp_path):
     """The job neither shuts it down nor needs it to be empty."""
     with ThreadPoolExecutor(2) as threads:
@@ -326,7 +330,7 @@ def test_an_executor_is_the_caller_s(tmp_path):
         assert threads.submit(int, "5").result() == 5
 
 
-@pytest.mark.parametrize("told", [None, "7"])
+@tiers.parametrize("told", [None, "7"], every=2)
 def test_worker_processes_share_the_cores(monkeypatch, told):
     monkeypatch.delenv("POLARS_MAX_THREADS", raising=False)
     if told is not None:

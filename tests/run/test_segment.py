@@ -12,6 +12,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 import pytest
+import tiers
 
 import cbtools as cb
 from cbtools.book.rebuilder import Rebuilder
@@ -111,7 +112,7 @@ def test_the_dataset_s_rows_are_the_raw_rows(segment, tmp_path, table):
         assert rows(tmp_path, table).equals(in_order(expected))
 
 
-@pytest.mark.parametrize("table", WRITTEN)
+@tiers.parametrize("table", WRITTEN, every=2)
 def test_each_part_has_its_partition_s_rows_in_order(segments, one_stream, tmp_path, table):
     for path in segments:
         report = cb.run_segment(path, tmp_path)
@@ -239,6 +240,7 @@ def test_running_one_in_the_middle_again_changes_nothing(segments, tmp_path):
         assert tree(tmp_path) == before, path.stem
 
 
+@pytest.mark.ci
 def test_another_order_of_segments_proves_less_and_running_again_in_order_mends_it(segments, tmp_path):
     for path in segments:
         cb.run_segment(path, tmp_path / "forth")
@@ -266,7 +268,7 @@ def test_another_order_of_segments_proves_less_and_running_again_in_order_mends_
 # --- how the file is packed or cut does not matter
 
 
-@pytest.mark.parametrize("chunk_bytes", [1, 1_000, 50_000, 1 << 30])
+@tiers.parametrize("chunk_bytes", [50_000, 1, 1_000, 1 << 30], every=4)
 def test_the_size_of_chunks_changes_no_row(segments, tmp_path, chunk_bytes):
     few = tmp_path / segments[0].name
     lines = segments[0].read_bytes().splitlines(keepends=True)
@@ -310,7 +312,7 @@ def test_strict_raises_with_the_place_and_leaves_nothing(damaged, tmp_path):
     assert tree(tmp_path) == {}
 
 
-@pytest.mark.parametrize("chunk_bytes", [2_000, 1 << 26])
+@tiers.parametrize("chunk_bytes", [2_000, 1 << 26], every=2)
 def test_strict_leaves_an_earlier_run_as_it_was(damaged, segments, tmp_path, chunk_bytes):
     for path in segments:
         cb.run_segment(path, tmp_path)
@@ -344,13 +346,14 @@ def break_after(monkeypatch, method: str, calls: int, owner: type = DatasetWrite
     monkeypatch.setattr(owner, method, breaks)
 
 
-@pytest.mark.parametrize(
+@tiers.parametrize(
     ("owner", "method", "calls"),
     [
         (DatasetWriter, "write", 7),
         (Draft, "finish", 3),
         (Rebuilder, "__call__", 2),
     ],
+    every=3,
 )
 @pytest.mark.parametrize("ran_before", [False, True])
 def test_an_exception_in_mid_run_leaves_the_dataset_as_before(
@@ -405,6 +408,7 @@ def test_a_run_that_broke_while_publishing_is_mended_by_running_again(segments, 
     assert tree(tmp_path / "broken") == tree(tmp_path / "whole")
 
 
+@pytest.mark.ci
 def test_a_run_that_broke_before_its_state_was_kept_is_mended_by_running_again(
     segments, tmp_path, monkeypatch
 ):
@@ -452,7 +456,7 @@ def test_no_tables_may_be_asked_for(damaged, tmp_path):
     assert report.raw == cb.inspect_raw(damaged).raw
 
 
-@pytest.mark.parametrize("progress", [False, True])
+@tiers.parametrize("progress", [False, True], every=2)
 def test_the_progress_bar_goes_to_stderr_and_changes_nothing(segment, tmp_path, capsys, progress):
     report = cb.run_segment(segment, tmp_path / "out", progress=progress, chunk_bytes=50_000)
     captured = capsys.readouterr()
