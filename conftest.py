@@ -82,8 +82,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def is_for_ci(item: pytest.Item) -> bool:
-    """Return whether the closest of the marks ``ci`` and ``always``, of a test or its file, is ``ci``."""
-    marks = (mark.name for mark in item.iter_markers() if mark.name in ("ci", "always"))
+    """Return whether the closest of the marks ``ci`` and ``slow``, of a test or its file, is ``ci``."""
+    marks = (mark.name for mark in item.iter_markers() if mark.name in ("ci", "slow"))
     return next(marks, "") == "ci"
 
 

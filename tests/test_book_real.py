@@ -125,7 +125,7 @@ def test_coinbase(feed):
     assert got.height == 9_729
 
 
-@pytest.mark.always
+@pytest.mark.slow
 def test_both_shapes_give_the_same_books():
     shown = ["product_id", "capture_time", *book_laws.book_schema().names()[6:]]
     one, other = (

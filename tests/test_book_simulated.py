@@ -139,6 +139,7 @@ def test_run_segment_writes_the_same_book(book, recording, tmp_path):
     assert (Path(tmp_path) / "_state").is_dir()
 
 
+@pytest.mark.ci
 def test_the_book_at_an_instant(recording, tmp_path):
     """From the raw rows, and from what was written of them, beside which the states are kept."""
     level2 = cb.scan_raw(recording.paths, "level2").collect()

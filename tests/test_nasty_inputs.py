@@ -74,6 +74,7 @@ def rejected(raw, *expected):
 # --- 1-5
 
 
+@pytest.mark.ci
 def test_01_a_line_of_5_megabytes(read):
     bids = [wire.update("bid", f"{70000 - 0.01 * level:.2f}", f"0.{level:08d}") for level in range(1, 20_001)]
     asks = [

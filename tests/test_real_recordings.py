@@ -76,7 +76,7 @@ def test_exchange_feed(tmp_path):
     laws.scan_is_read(EXCHANGE, tmp_path, raw)
 
 
-@pytest.mark.always
+@pytest.mark.slow
 def test_the_same_flow_in_the_advanced_shape(tmp_path):
     raw = laws.same_as_oracle(ADVANCED, tmp_path)
     nothing_wrong(raw)

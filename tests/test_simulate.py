@@ -218,6 +218,7 @@ def test_lines_are_as_the_recorder_writes_them(mix: Simulation) -> None:
     assert zoned >= 3
 
 
+@pytest.mark.ci
 def test_times_of_a_connection_ascend_and_events_come_before_their_frame(mix: Simulation) -> None:
     sent = [nanoseconds(frame["timestamp"]) for frame in frames(mix)]
     assert sent == sorted(sent)

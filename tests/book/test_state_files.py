@@ -174,6 +174,7 @@ def test_an_exception_while_writing_leaves_the_old_file(state, tmp_path, monkeyp
     assert cb.BookState.load(state.save(path)) == state
 
 
+@pytest.mark.ci
 def test_a_crash_while_writing_leaves_the_old_file(state, tmp_path):
     """The process dies with half of the file written; what it leaves behind is in nobody's way."""
     path = cb.BookState().save(tmp_path / "_state" / "s.parquet")

@@ -10,9 +10,10 @@ import duckdb
 import polars as pl
 import pyarrow.dataset as ds
 import pytest
+import tiers
 from dataset.frames import EVERY, NOON, tree
 from dataset.small_parts import compacted, files, follow, inodes, of_size, put, seen, sorted_rows
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cbtools.dataset import compact_dataset, scan_dataset, write_dataset
@@ -54,7 +55,7 @@ ROWS = st.lists(
 )
 
 
-@settings(max_examples=12)
+@tiers.examples(12, full=20)
 @given(st.lists(ROWS, min_size=2, max_size=5))
 def test_a_compacted_part_is_the_stable_sort_of_its_segments(
     tmp_path_factory: pytest.TempPathFactory, segments: list[Any]
@@ -78,7 +79,7 @@ A_ROW = [("A", 0, 0, 0)]
 
 
 @pytest.mark.ci
-@settings(max_examples=14)
+@tiers.examples(14, full=20)
 @given(st.lists(WRITE, min_size=2, max_size=5), st.lists(st.one_of(COMPACT, WRITE, REMOVE), max_size=8))
 @example(
     [("write", i, [*A_ROW, ("B", i, 0, 0)], ()) for i in range(3)],
@@ -191,7 +192,8 @@ def test_segments_may_be_asked_for_and_other_parts_stay_closed(tmp_path: Path) -
 SIZES = st.lists(st.integers(800, 9_000), min_size=2, max_size=12)
 
 
-@settings(max_examples=10)
+@pytest.mark.ci
+@tiers.examples(10, full=20)
 @given(SIZES, st.integers(3_000, 30_000))
 @example([900] * 10, 4_000)
 @example([900, 900, 8_000, 900, 8_000, 900, 900], 10_000)

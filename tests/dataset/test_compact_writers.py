@@ -280,6 +280,7 @@ def out(whole: Path, tmp_path: Path) -> Iterator[Path]:
     assert [path for path in out.rglob("*.tmp") if path.is_file()] == []
 
 
+@pytest.mark.ci
 def test_a_job_s_output_has_the_same_rows_when_it_is_compacted(out: Path, whole: Path) -> None:
     jobs.same_content(out, whole)
     assert len(files(out / "level2")) < len(files(whole / "level2"))
@@ -304,6 +305,7 @@ def test_segments_of_a_compacted_output_whose_manifests_are_gone_are_run_again(
     jobs.same_content(out, whole)
 
 
+@pytest.mark.ci
 def test_a_segment_is_run_again_and_others_after_it(recorded: Path, out: Path, whole: Path) -> None:
     for path in sorted(recorded.iterdir())[1:]:
         cb.run_segment(path, out)

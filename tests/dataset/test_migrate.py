@@ -133,6 +133,7 @@ def test_compacted_parts_keep_their_segments(root, monkeypatch):
     assert_frame_equal(after.select(kept).sort(pl.all()), before.select(kept).sort(pl.all()))
 
 
+@pytest.mark.ci
 def test_what_breaks_off_is_ended_by_calling_it_again(root, monkeypatch):
     before = rows_of(root)
     calls = itertools.count()

@@ -52,6 +52,7 @@ def test_of_a_compacted_dataset_too(by_product, tmp_path):
     assert_frame_equal(rows_of(tmp_path / "by_day"), expected)
 
 
+@pytest.mark.ci
 def test_tables_of_an_output(tmp_path):
     for segment in sorted(cb.sample_path().iterdir()):
         cb.run_segment(

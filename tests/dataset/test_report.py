@@ -72,6 +72,7 @@ def test_times_of_any_unit(tmp_path, unit):
     assert dataset_report(tmp_path).partitions["last_time"].to_list() == [START + timedelta(hours=1)]
 
 
+@pytest.mark.ci
 def test_all_tables_of_an_output(tmp_path):
     segments = sorted(cb.sample_path().iterdir())
     counted = [cb.run_segment(segment, tmp_path).rows for segment in segments]

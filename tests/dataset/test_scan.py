@@ -9,8 +9,9 @@ from typing import Any
 
 import polars as pl
 import pytest
+import tiers
 from dataset.frames import EVERY, NOON, SECOND, level2, ticks
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cbtools import schema
@@ -54,7 +55,7 @@ ROWS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@tiers.examples(40, full=20)
 @given(ROWS, st.permutations(["k", "n", "b", "d", "e"]), st.integers(1, 5))
 def test_any_partition_s_value_and_dtype_comes_back(
     tmp_path_factory: pytest.TempPathFactory, rows: list[Any], names: list[str], number: int

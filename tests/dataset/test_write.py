@@ -17,8 +17,9 @@ from typing import Any
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+import tiers
 from dataset.frames import EVERY, NOON, SECOND, level2, part_rows, parts, ticks, tree
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cbtools import schema
@@ -115,7 +116,7 @@ TEXTS = st.one_of(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@tiers.examples(40, full=20)
 @given(st.lists(st.tuples(TEXTS, st.one_of(st.none(), st.integers(-3, 120)), st.booleans()), max_size=12))
 def test_any_value_makes_a_folder_of_its_own(
     tmp_path_factory: pytest.TempPathFactory, rows: list[Any]
@@ -144,7 +145,7 @@ TICKS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@tiers.examples(60, full=20)
 @given(
     TICKS,
     st.lists(st.integers(0, 40)),

@@ -118,6 +118,7 @@ def test_modes_are_for_a_folder(call, ready, tmp_path):
     assert "for one folder of segments" in done.err
 
 
+@pytest.mark.ci
 def test_a_day_without_segments_leaves_them_where_they_are(call, input_dir, tmp_path):
     before = sorted(input_dir.iterdir())
     out = tmp_path / "processed"

@@ -75,6 +75,7 @@ def test_days_that_are_none_are_refused(called):
     assert called == []
 
 
+@pytest.mark.ci
 def test_a_range_takes_the_segments_of_its_days(input_dir, tmp_path):
     job = ETLJob(input_dir, tmp_path / "out", progress=False)
     n = len(list(input_dir.iterdir()))
@@ -91,6 +92,7 @@ def test_a_range_takes_the_segments_of_its_days(input_dir, tmp_path):
     assert stats["records_written"] == written
 
 
+@pytest.mark.ci
 def test_input_is_deleted_only_if_asked_for(input_dir, tmp_path):
     first, second = sorted(input_dir.iterdir())[:2]
     kept, deleting = (

@@ -163,6 +163,7 @@ def test_compressed_is_the_same_file(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "a.csv.gz"]
 
 
+@pytest.mark.ci
 def test_a_file_is_written_while_its_rows_are_read(tmp_path):
     rows = table("level2", [*book_of(), *(change(k, "bid", 99.5, float(k)) for k in range(2, 200_000))])
     sizes = []
@@ -446,6 +447,7 @@ def expected_places(path):
     return places
 
 
+@pytest.mark.ci
 @tiers.parametrize("seed", range(3), every=3)
 def test_how_a_file_is_cut_changes_nothing(tmp_path, seed):
     dice, at, lines = random.Random(seed), 0, []

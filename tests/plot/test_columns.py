@@ -427,6 +427,7 @@ def test_the_pictures_can_be_saved(tmp_path, many):
             assert (tmp_path / f"{name}.{kind}").stat().st_size > 1_000
 
 
+@pytest.mark.ci
 def test_the_legend_of_a_fit_does_not_narrow_the_axes():
     frame = pairs(20_000).rename({"x": "the_imbalance_of_the_order_flow_at_all_of_ten_levels_1m30s"})
     ax = cb.plot.fit(frame, "y", frame.columns[0], line_of(frame, "y", frame.columns[0]))

@@ -84,6 +84,7 @@ def test_a_cell_is_the_size_that_rests_then_and_there(seconds, sizes):
     np.testing.assert_array_equal(drawn, sizes)
 
 
+@pytest.mark.ci
 def test_levels_that_fall_together_are_summed():
     price = pl.Series([100.0 + i * 0.01 for i in range(1, 1001)])
     row = {"product_id": "A-USD", "server_time": START, "book_state": "ok"}

@@ -235,6 +235,7 @@ def test_it_draws_on_a_given_axes_and_changes_no_frame():
     assert frame.equals(before)
 
 
+@pytest.mark.ci
 def test_the_picture_can_be_saved(tmp_path):
     ax = cb.plot.correlations(columns_of(30).with_columns(c1=pl.lit(1.0)))
     for kind in ("png", "svg", "pdf"):

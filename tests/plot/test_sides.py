@@ -335,6 +335,7 @@ def test_panels_share_their_time_and_say_each_thing_once():
     ]
 
 
+@pytest.mark.ci
 def test_panels_do_not_overlap():
     axes = cb.plot.panels(book_frame("oouuo"), "BTC-USD", levels=2)
     axes[0].figure.canvas.draw()

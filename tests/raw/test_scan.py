@@ -10,7 +10,7 @@ import textwrap
 import polars as pl
 import pytest
 import tiers
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
@@ -60,7 +60,7 @@ def test_a_scan_gives_what_read_raw_gives(recording, tables, channel):
     assert_frame_equal(cb.scan_raw(recording, channel).collect(), getattr(tables, channel))
 
 
-@tiers.parametrize("chunk_bytes", [1, 700, 50_000, 1_000_000], every=2)
+@tiers.parametrize("chunk_bytes", [50_000, 1, 700, 1_000_000], every=4)
 def test_the_size_of_the_chunks_changes_nothing(tmp_path, recording, chunk_bytes):
     few = tmp_path / "segment_20251126T14_00001.ndjson"
     lines = recording[0].read_bytes().split(b"\n")
@@ -74,7 +74,7 @@ def test_the_size_of_the_chunks_changes_nothing(tmp_path, recording, chunk_bytes
         assert_frame_equal(scan, getattr(whole, channel))
 
 
-@settings(max_examples=12)
+@tiers.examples(12, full=20)
 @given(st.data())
 def test_any_projection_and_filter_is_that_of_the_whole(recording, tables, data):
     channel = data.draw(st.sampled_from(["level2", "market_trades", "ticker"]))
@@ -156,6 +156,7 @@ def test_bodies_not_asked_for_are_not_parsed(tmp_path, recording):
     assert got.height > 1000
 
 
+@pytest.mark.ci
 def test_a_limit_stops_the_reading(recording, monkeypatch):
     pieces = []
     finish = Reading._in_order

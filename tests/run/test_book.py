@@ -165,6 +165,7 @@ def test_each_segment_alone_with_its_state_given(recording, book, tmp_path):
     assert started == {"the state given"}
 
 
+@pytest.mark.ci
 def test_the_state_given_goes_before_those_that_are_kept(recording, mine):
     for path in recording:
         run([path], mine, state=cb.BookState())
@@ -237,6 +238,7 @@ def test_without_reconstruct_lob_the_stream_goes_on_all_the_same(recording, leve
         assert state.levels.is_empty()
 
 
+@pytest.mark.ci
 def test_a_book_that_begins_behind_such_a_segment_is_that_of_the_next_snapshot(recording, book, tmp_path):
     run(recording[:1], tmp_path, config(reconstruct_lob=False))
     run(recording[1:], tmp_path)
@@ -291,6 +293,7 @@ def test_in_mid_connection_there_are_no_rows_before_its_first_snapshot(recording
 # --- other orders, and again
 
 
+@pytest.mark.ci
 @tiers.parametrize("order", [(1, 0, 2, 4, 3), (3, 2, 4, 0, 1)], every=2)
 def test_out_of_order_it_is_unproven_or_true_and_mended_in_order(recording, book, tmp_path, order):
     run([recording[k] for k in order], tmp_path)
@@ -303,6 +306,7 @@ def test_out_of_order_it_is_unproven_or_true_and_mended_in_order(recording, book
     assert written(tmp_path).equals(in_order(book))
 
 
+@pytest.mark.ci
 def test_all_run_twice(recording, book, mine):
     before = everything(mine)
     run(recording, mine)
@@ -317,6 +321,7 @@ def test_one_run_again(recording, mine, which):
     assert everything(mine) == before
 
 
+@pytest.mark.ci
 def test_behind_a_segment_that_is_missing_nothing_is_proven(recording, book, tmp_path):
     """Put in afterwards, and run in order from there, all is proven again."""
     *before, left_out, last = recording
@@ -448,6 +453,7 @@ def test_a_state_that_is_none(recording, tmp_path, state):
 # --- gaps="raise"
 
 
+@pytest.mark.ci
 def test_with_raise_nothing_is_left_of_a_segment_with_a_gap(recording, book, tmp_path):
     raising = config(gaps="raise")
     run(recording[:1], tmp_path, raising)
@@ -484,6 +490,7 @@ def test_with_raise_an_earlier_run_stays(recording, mine):
 # --- repeats where a segment begins
 
 
+@pytest.mark.ci
 def test_a_segment_that_begins_with_repeats_of_the_one_before(tmp_path):
     """Of its last frame or of an earlier one; and each run again starts from the same state again."""
     lines = [timeline.received(wire.snapshot(0), 0), *timeline.changes(1, 9)]

@@ -84,6 +84,7 @@ def test_a_state_of_nothing_is_no_row_before(recording):
     laws.assert_same(got, cb.add_book_features(book, ["ofi", "mid"]).collect(), "book")
 
 
+@pytest.mark.ci
 def test_trades_of_snapshots_and_before_any_book_have_no_quote(recording, tmp_path):
     run(recording, tmp_path)
     trades = cb.scan_dataset(tmp_path, "market_trades").collect()
@@ -93,6 +94,7 @@ def test_trades_of_snapshots_and_before_any_book_have_no_quote(recording, tmp_pa
     assert trades["notional"].null_count() == trades["signed_size"].null_count() == 0
 
 
+@pytest.mark.ci
 def test_a_trade_behind_a_gap_has_no_quote_until_the_next_snapshot(recording, tmp_path):
     run(recording, tmp_path)
     trades, book = (cb.scan_dataset(tmp_path, name).collect() for name in ("market_trades", "book"))

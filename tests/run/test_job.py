@@ -143,6 +143,7 @@ def test_an_empty_folder_is_a_job_of_no_segments(ready, out):
     assert jobs.tables(out) == {}
 
 
+@pytest.mark.ci
 def test_nothing_but_segments_is_taken(tmp_path, ready, out):
     put(ready, "a.ndjson", FIRST)
     put(ready, "b.ndjson.gz", SECOND)
@@ -215,6 +216,7 @@ def test_equal_content_in_one_job_is_run_once(tmp_path, ready, out):
     assert len(names(jobs.beside(ready, "done"))) == 4
 
 
+@pytest.mark.ci
 def test_a_name_used_again_is_another_segment(tmp_path, ready, out):
     contents, segments = (FIRST, SECOND, THIRD), []
     for lines in contents:
@@ -234,6 +236,7 @@ def test_a_name_used_again_is_another_segment(tmp_path, ready, out):
         assert outcomes(run(ready, out)) == {"a.ndjson": "skipped"}
 
 
+@pytest.mark.ci
 def test_a_name_used_twice_in_one_job(tmp_path, ready, out):
     put(ready, "a.ndjson.gz", SECOND)
     put(ready, "a.ndjson", FIRST)
@@ -300,6 +303,7 @@ def test_an_output_in_whose_place_a_file_stands(tmp_path, ready, out, in_the_way
     assert jobs.leftovers(ready, out) == []
 
 
+@pytest.mark.ci
 def test_a_full_disk_is_no_segment_s_fault(tmp_path, ready, out, monkeypatch):
     second = timeline.changes(5, 9, product_id="ETH-USD")
     for name, lines in (("a", FIRST), ("b", second), ("c", THIRD)):

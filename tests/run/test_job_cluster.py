@@ -104,7 +104,7 @@ def run(ready: Path, out: Path, executor: Executor | None = None) -> cb.JobRepor
 # --- the same rows
 
 
-@pytest.mark.always
+@pytest.mark.slow
 def test_the_rows_are_those_of_one_worker(
     mine, out, names, whole, one_after_another, client, at_tasks, tmp_path
 ):

@@ -224,7 +224,7 @@ def test_killed_at_a_step(whole, take, tmp_path, step, when):
     broken.mend()
 
 
-@pytest.mark.always
+@pytest.mark.slow
 def test_killed_before_the_source_is_deleted(whole, take, tmp_path):
     broken = Broken.make(whole, tmp_path, delete_after_processing=True)
     crash(broken, take(), pattern(whole.changes[True], "release"))

@@ -109,6 +109,7 @@ def test_a_compressed_file_cut_behind_some_lines_is_done(tmp_path, ready, out):
     assert whole.raw.rejected > 0
 
 
+@pytest.mark.ci
 def test_a_segment_whose_processing_raises(tmp_path, ready, out, monkeypatch):
     whole = DatasetWriter.write
 
@@ -214,6 +215,7 @@ def test_repeats_are_understood(ready, out):
 # --- strict
 
 
+@pytest.mark.ci
 def test_strict_raises_for_the_first_line_not_understood(tmp_path, ready, out):
     put(ready, "a.ndjson", FIRST)
     put(ready, "b.ndjson", [*SECOND[:2], REJECTED, *SECOND[2:]])

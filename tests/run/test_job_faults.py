@@ -183,7 +183,6 @@ def test_a_reader_never_sees_anything_in_part(place, take, helper):
 # --- workers that die
 
 
-@pytest.mark.always
 @pytest.mark.more
 @pytest.mark.parametrize("before", [*range(1, 60), *["any"] * 60] if FULL else [24])
 def test_a_worker_that_is_killed(place, helper, before, request):

@@ -8,6 +8,7 @@ from typing import Any
 
 import jobs
 import polars as pl
+import pytest
 import tiers
 import timeline
 import wire
@@ -124,6 +125,7 @@ def two_recorders(behind: float) -> list[Segment]:
     return [*zip("feb", mine, strict=True), *zip("cda", other, strict=True)]
 
 
+@pytest.mark.ci
 @tiers.parametrize(("behind", "keep_states"), [(0, 32), (7.25, 32), (7.25, 1), (0, 2)], every=2)
 def test_two_recorders_streams_in_one_folder(tmp_path, ready, out, behind, keep_states):
     segments = dict(two_recorders(behind))
@@ -147,6 +149,7 @@ def test_two_recorders_streams_in_one_folder(tmp_path, ready, out, behind, keep_
 # --- from job to job
 
 
+@pytest.mark.ci
 def test_the_next_job_goes_on_where_the_last_one_stopped(tmp_path, ready, out):
     segments = [("d", FIRST), ("a", SECOND), ("c", THIRD), ("b", timeline.changes(16, 19))]
     for jobs_segments in (segments[:1], segments[1:3], segments[3:]):
@@ -237,6 +240,7 @@ def test_segments_of_a_time(ready, out, since, until, taken):
     assert jobs.manifests(out).keys() == set(taken)
 
 
+@pytest.mark.ci
 def test_whole_segments_are_taken_and_the_others_by_the_next_job(tmp_path, ready, out):
     segments = [("a", FIRST), ("b", SECOND), ("c", THIRD)]
     for name, lines in segments:

@@ -268,7 +268,7 @@ def alone(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 def test_two_processes(alone, tmp_path):
     ready = put(tmp_path, usual())
     report = cb.run_job(ready, tmp_path / "out", workers=2, progress=False)
@@ -278,6 +278,7 @@ def test_two_processes(alone, tmp_path):
     assert jobs.leftovers(ready, tmp_path / "out") == []
 
 
+@pytest.mark.ci
 @tiers.parametrize("choose", [the_first, the_last, random.Random(3).choice], every=3)
 def test_what_was_told_ahead_and_did_not_come_true_leaves_no_trace(tmp_path, choose):
     """The second one's effect can be read before it is known that it fails."""
@@ -330,6 +331,7 @@ def test_an_executor_is_the_caller_s(tmp_path):
         assert threads.submit(int, "5").result() == 5
 
 
+@pytest.mark.ci
 @tiers.parametrize("told", [None, "7"], every=2)
 def test_worker_processes_share_the_cores(monkeypatch, told):
     monkeypatch.delenv("POLARS_MAX_THREADS", raising=False)

@@ -312,6 +312,7 @@ def test_strict_raises_with_the_place_and_leaves_nothing(damaged, tmp_path):
     assert tree(tmp_path) == {}
 
 
+@pytest.mark.ci
 @tiers.parametrize("chunk_bytes", [2_000, 1 << 26], every=2)
 def test_strict_leaves_an_earlier_run_as_it_was(damaged, segments, tmp_path, chunk_bytes):
     for path in segments:

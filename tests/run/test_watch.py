@@ -227,7 +227,6 @@ print(json.dumps(told | {"done": report.done, "lines": lines, "as before": befor
 """
 
 
-@pytest.mark.always
 def test_the_report_is_of_the_whole_watch(mine, out, names, whole):
     """It is stopped after the second segment: what is in hand then is done, the others are not touched."""
     with started(mine, out, CALLED, str(mine), str(out)) as watch:
