@@ -67,8 +67,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave out the tests of higher tiers, and order the files for several processes: the longest first."""
     config.stash[every_item] = list(items)
     for item in items:
-        if item.path.suffix == ".ipynb" and int(item.path.name[:2]) % 2:  # test_jupyter.py runs the first
-            item.add_marker(pytest.mark.ci)
+        if item.path.suffix == ".ipynb":  # test_jupyter.py runs the first by default, too
+            item.add_marker(pytest.mark.ci if int(item.path.name[:2]) % 2 else pytest.mark.slow)
     if not os.environ.get("CBTOOLS_TIER"):
         named = paths_named(config)
         left_out = {item for item in items if is_for_ci(item) and item.path not in named}
@@ -82,9 +82,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def is_for_ci(item: pytest.Item) -> bool:
-    """Return whether the closest of the marks ``ci`` and ``slow``, of a test or its file, is ``ci``."""
-    marks = (mark.name for mark in item.iter_markers() if mark.name in ("ci", "slow"))
-    return next(marks, "") == "ci"
+    """Return whether the closest of the marks ``ci`` and ``slow`` is ``ci``: a parameter's, test's or file's."""
+    marks = [mark.name for node in reversed(item.listchain()) for mark in reversed(node.own_markers)]
+    return next((name for name in marks if name in ("ci", "slow")), "") == "ci"
 
 
 def paths_named(config: pytest.Config) -> set[Path]:
@@ -105,10 +105,14 @@ def durations() -> dict[str, float]:
 
 
 @pytest.fixture(scope="session")
-def recorded_durations(request: pytest.FixtureRequest) -> list[tuple[pytest.Item, float]]:
-    """Return the tests collected, also those that the tier leaves out, with their recorded seconds."""
-    seconds = durations()
-    return [(item, seconds.get(item.nodeid, 0)) for item in request.config.stash[every_item]]
+def recorded_durations() -> dict[str, float]:
+    return durations()
+
+
+@pytest.fixture(scope="session")
+def collected(request: pytest.FixtureRequest) -> list[pytest.Item]:
+    """Return all tests that were collected, also those that the tier leaves out."""
+    return request.config.stash[every_item]
 
 
 class LongestFirst(LoadScopeScheduling):

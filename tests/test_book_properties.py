@@ -43,6 +43,7 @@ def told(number, rows, product_id="A"):
     return [dict(zip(("is_snapshot", "side", "price", "size"), row, strict=True)) | frame for row in rows]
 
 
+@pytest.mark.slow
 @tiers.examples(53, suppress=HealthCheck)
 @given(DICE)
 def test_short_flows(dice):
@@ -50,6 +51,7 @@ def test_short_flows(dice):
     book_laws.same_as_oracle(level2, rows, **options(dice))
 
 
+@pytest.mark.slow
 @tiers.examples(26, suppress=HealthCheck)
 @given(SEEDS)
 def test_long_flows(dice):
@@ -57,7 +59,7 @@ def test_long_flows(dice):
     book_laws.same_as_oracle(level2.lazy(), rows, **options(dice))
 
 
-@pytest.mark.parametrize("on", ON)
+@tiers.parametrize("on", ON, every=2)
 @tiers.parametrize("gaps", GAPS, every=2)
 @tiers.parametrize("depth", [1, 2, 10, 40], every=2)
 def test_every_option(on, gaps, depth):
@@ -182,6 +184,7 @@ def batched(dice, frame, most):
     return source(batches, frame.schema, "BATCHES")
 
 
+@pytest.mark.slow
 @tiers.examples(10, suppress=HealthCheck)
 @given(SEEDS)
 def test_the_cut_of_the_frame_does_not_matter(dice):
@@ -193,6 +196,7 @@ def test_the_cut_of_the_frame_does_not_matter(dice):
         laws.assert_same(cb.rebuild_book(other, **chosen).collect(), whole, "book")
 
 
+@pytest.mark.slow
 @tiers.examples(10, suppress=HealthCheck)
 @given(SEEDS)
 def test_products_do_not_mix(dice):
@@ -207,6 +211,7 @@ def test_products_do_not_mix(dice):
         laws.assert_same(book.filter(is_its).collect(), expected, "predicate")
 
 
+@pytest.mark.slow
 @tiers.examples(10, suppress=HealthCheck)
 @given(SEEDS)
 def test_a_row_depends_on_nothing_later(dice):
@@ -223,6 +228,7 @@ def test_a_row_depends_on_nothing_later(dice):
         book_laws.same_as_oracle(level2[:anywhere], rows[:anywhere], **chosen)
 
 
+@pytest.mark.slow
 @tiers.examples(10, suppress=HealthCheck)
 @given(SEEDS)
 def test_a_query_may_be_narrowed(dice):
@@ -254,6 +260,7 @@ def test_a_query_may_be_narrowed(dice):
     assert book.select(pl.len()).collect().item() == whole.height
 
 
+@pytest.mark.slow
 @tiers.examples(10, suppress=HealthCheck)
 @given(SEEDS)
 def test_only_the_columns_of_the_book_are_needed(dice):
@@ -315,6 +322,7 @@ def decoded(segments):
     return raw.decode(segments).rows["level2"]
 
 
+@pytest.mark.slow
 @tiers.examples(26, suppress=HealthCheck)
 @given(SEEDS)
 def test_recordings(tmp_path, dice):
@@ -326,6 +334,7 @@ def test_recordings(tmp_path, dice):
     book_laws.same_as_oracle(level2, decoded(segments), **options(dice))
 
 
+@pytest.mark.slow
 @tiers.examples(10, suppress=HealthCheck)
 @given(SEEDS)
 def test_a_recording_s_products_do_not_mix(tmp_path, dice):
@@ -350,6 +359,7 @@ def test_recordings_reach_every_state():
 # --- states
 
 
+@pytest.mark.slow
 @tiers.examples(13, suppress=HealthCheck)
 @given(SEEDS)
 def test_segments_go_on_from_the_state_before(tmp_path, dice):
@@ -399,6 +409,7 @@ def test_a_state_is_what_the_messages_left(tmp_path, dice):
     book_laws.same_state(cb.BookState.read(paths[-1]), alone)
 
 
+@pytest.mark.slow
 @tiers.examples(22, suppress=HealthCheck)
 @given(SEEDS)
 def test_then_is_associative_and_the_empty_state_is_neutral(tmp_path, dice):
@@ -414,6 +425,7 @@ def test_then_is_associative_and_the_empty_state_is_neutral(tmp_path, dice):
         assert one.then(cb.BookState()) == one
 
 
+@pytest.mark.slow
 @tiers.examples(26, suppress=HealthCheck)
 @given(SEEDS)
 def test_effects_side_by_side(tmp_path, dice):
@@ -430,6 +442,7 @@ def test_effects_side_by_side(tmp_path, dice):
         laws.assert_same(composed.levels.filter(is_its), together.levels.filter(is_its), product_id)
 
 
+@pytest.mark.slow
 @tiers.examples(17, suppress=HealthCheck)
 @given(SEEDS)
 def test_then_is_reading_on(tmp_path, dice):
@@ -451,6 +464,7 @@ def test_then_is_reading_on(tmp_path, dice):
     assert got.height + before.height == whole.height
 
 
+@pytest.mark.slow
 @tiers.examples(17, suppress=HealthCheck)
 @given(SEEDS)
 def test_nothing_is_proven_across_a_gap(tmp_path, dice):

@@ -84,6 +84,7 @@ def test_every_row_is_the_oracle_s(recording):
     book_laws.same_as_oracle(level2, book_laws.as_rows(level2), depth=5, bands_bps=(2.5, 40))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("saved", [False, True], ids=["kept", "saved"])
 def test_segment_by_segment(book, recording, tmp_path, saved):
     """From the state after the segments before, each gives its rows of the whole."""
@@ -121,6 +122,7 @@ def test_side_by_side(recording):
         laws.assert_same(composed.levels.filter(is_its), together.levels.filter(is_its), "levels")
 
 
+@pytest.mark.slow
 def test_run_segment_writes_the_same_book(book, recording, tmp_path):
     """Segment by segment, from the state that the run before has kept; and any segment again."""
     options = {"reconstruct_lob": True, "compute_features": False}

@@ -60,6 +60,7 @@ def fails(done: Done, code: int, *said: str) -> None:
 # --- demo
 
 
+@pytest.mark.slow
 def test_demo_leaves_a_dataset_and_pictures_and_what_it_says_to_try_next_works(
     call, tmp_path, monkeypatch, capsys
 ):
@@ -103,6 +104,7 @@ def test_demo_again_leaves_the_same_files(call, tmp_path):
 # --- run, inspect, describe, simulate
 
 
+@pytest.mark.slow
 def test_run_writes_what_run_segment_writes(call, recording, tmp_path):
     done = call("run", recording / "*", "--out", tmp_path / "by command")
     for segment in sorted(recording.iterdir()):

@@ -164,6 +164,7 @@ def shown(outputs: list[Json]) -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="the server is started as on Linux and macOS")
 def test_a_notebook_runs_in_jupyterlab_and_shows_what_is_committed(tmp_path: Path) -> None:
     root = Path(shutil.copytree(NOTEBOOKS, tmp_path / "notebooks"))

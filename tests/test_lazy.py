@@ -238,6 +238,7 @@ def test_what_limits_nothing_for_sure(predicate):
     assert values_of(predicate, "a") is None
 
 
+@pytest.mark.slow
 def test_no_row_that_passes_is_ever_left_out():
     """All predicates of up to three parts, on all rows: what passes is among the texts told."""
     parts = [

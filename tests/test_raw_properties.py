@@ -528,6 +528,7 @@ def joined(dice, lines):
 # --- laws
 
 
+@pytest.mark.slow
 @tiers.examples(66, suppress=HealthCheck)
 @given(DICE)
 def test_usual_streams(tmp_path, dice):
@@ -543,6 +544,7 @@ def test_wild_streams(tmp_path, dice):
     laws.same_as_oracle(joined(dice, lines), tmp_path)
 
 
+@pytest.mark.slow
 @tiers.examples(110, suppress=HealthCheck)
 @given(DICE)
 def test_damaged_streams(tmp_path, dice):
@@ -552,6 +554,7 @@ def test_damaged_streams(tmp_path, dice):
     laws.same_as_oracle(segment, tmp_path)
 
 
+@pytest.mark.slow
 @tiers.examples(26, suppress=HealthCheck)
 @given(DICE)
 def test_damaged_wild_streams(tmp_path, dice):
@@ -561,6 +564,7 @@ def test_damaged_wild_streams(tmp_path, dice):
     laws.same_as_oracle(segment, tmp_path)
 
 
+@pytest.mark.slow
 @tiers.examples(17, suppress=HealthCheck)
 @given(DICE)
 def test_scan_is_read(tmp_path, dice):
@@ -571,6 +575,7 @@ def test_scan_is_read(tmp_path, dice):
     laws.scan_is_read(segment, tmp_path, laws.same_as_oracle(segment, tmp_path))
 
 
+@pytest.mark.slow
 @tiers.examples(26, suppress=HealthCheck)
 @given(DICE)
 def test_segments_are_one_stream(tmp_path, dice):
@@ -589,6 +594,7 @@ def test_segments_are_one_stream(tmp_path, dice):
     laws.assert_same(cut.rejects.select("raw"), whole.rejects.select("raw"), "rejects")
 
 
+@pytest.mark.slow
 @tiers.examples(26, suppress=HealthCheck)
 @given(DICE)
 def test_the_spelling_does_not_matter(tmp_path, dice):
@@ -666,6 +672,7 @@ def test_times_are_exact(tmp_path, texts):
     assert (raw.level2.height, raw.market_trades.height) == (len(texts), len(texts))
 
 
+@pytest.mark.slow
 @tiers.examples(13, suppress=HealthCheck)
 @given(DICE)
 def test_a_scan_may_be_narrowed(tmp_path, dice):
@@ -723,6 +730,7 @@ def test_a_long_segment(tmp_path):
     laws.scan_is_read(segment, tmp_path, laws.same_as_oracle(segment, tmp_path))
 
 
+@pytest.mark.slow
 @tiers.parametrize("ending", ["gz", "zst", "two members"], every=3)
 def test_a_compressed_segment_is_the_same(tmp_path, ending):
     segment = long_segment(2, 2_000)

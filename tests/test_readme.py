@@ -31,6 +31,7 @@ def recorded(tmp_path, monkeypatch):
     plt.close("all")
 
 
+@pytest.mark.slow
 def test_its_python_runs(recorded, capsys):
     names: dict = {}
     blocks = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)

@@ -112,6 +112,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Simulation:
 # --- the book, the trades and the tickers agree ---
 
 
+@pytest.mark.slow
 def test_book_never_crosses_and_is_the_tickers_and_the_truth(mix: Simulation) -> None:
     books: defaultdict[str, Replay] = defaultdict(Replay)
     assert mix.truth is not None

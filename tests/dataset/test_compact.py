@@ -55,6 +55,7 @@ ROWS = st.lists(
 )
 
 
+@pytest.mark.slow
 @tiers.examples(12, full=20)
 @given(st.lists(ROWS, min_size=2, max_size=5))
 def test_a_compacted_part_is_the_stable_sort_of_its_segments(

@@ -30,6 +30,7 @@ GRACE = 0.8
 # --- a segment in a compacted part is run again
 
 
+@pytest.mark.slow
 @tiers.parametrize("segment", ["s1", "s3", "s4"], every=2)
 @pytest.mark.parametrize("products", ["A", "BC"])
 @tiers.parametrize("again", [False, True], every=2)

@@ -55,6 +55,7 @@ ROWS = st.lists(
 )
 
 
+@pytest.mark.slow
 @tiers.examples(40, full=20)
 @given(ROWS, st.permutations(["k", "n", "b", "d", "e"]), st.integers(1, 5))
 def test_any_partition_s_value_and_dtype_comes_back(

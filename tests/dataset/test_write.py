@@ -116,6 +116,7 @@ TEXTS = st.one_of(
 )
 
 
+@pytest.mark.slow
 @tiers.examples(40, full=20)
 @given(st.lists(st.tuples(TEXTS, st.one_of(st.none(), st.integers(-3, 120)), st.booleans()), max_size=12))
 def test_any_value_makes_a_folder_of_its_own(
@@ -145,6 +146,7 @@ TICKS = st.lists(
 )
 
 
+@pytest.mark.slow
 @tiers.examples(60, full=20)
 @given(
     TICKS,

@@ -13,6 +13,7 @@ import duckdb
 import polars as pl
 import postgres
 import pytest
+import tiers
 
 import cbtools as cb
 from cbtools.errors import ConfigError, DatasetError
@@ -171,7 +172,7 @@ def values(path: Path, *found: object) -> DatabaseReader:
 FULL = 65_536  # a batch
 
 
-@pytest.mark.parametrize(
+@tiers.parametrize(
     ("found", "dtype", "last"),
     [
         ([1, 1.5], pl.Float64, 1.5),
@@ -188,6 +189,7 @@ FULL = 65_536  # a batch
         ([*[1] * FULL, None], pl.Int64, None),
         ([None], pl.Null, None),
     ],
+    every=4,
 )
 def test_sqlite_s_mixed_columns_lose_nothing(tmp_path: Path, found, dtype, last) -> None:
     frame = values(tmp_path / "a.db", *found).scan().collect()

@@ -28,6 +28,7 @@ def rows(root: Path, table: str | None = None) -> pl.DataFrame:
     return cb.scan_dataset(root, table).collect()
 
 
+@pytest.mark.slow
 def test_usage_1_simple(input_dir, tmp_path, tables):
     output_dir = tmp_path / "processed"
     job = ETLJob(input_dir, output_dir)

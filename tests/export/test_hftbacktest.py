@@ -227,6 +227,7 @@ def test_the_events_are_of_its_type_and_flags(tmp_path):
     ]
 
 
+@pytest.mark.ci
 @tiers.parametrize("product", ["BTC-USD", "ETH-USD", "SOL-USD"], every=3)
 def test_its_book_is_ours_at_every_message_and_nothing_where_ours_is_not_proven(sample, product, tmp_path):
     level2, trades = of(sample, product)
@@ -285,6 +286,7 @@ def test_segments_in_mid_connection_start_from_the_state_before_them(tmp_path):
         to_hftbacktest(behind_a_gap, None, tmp_path / "alone.npz", start=state)
 
 
+@pytest.mark.slow
 def test_what_comes_before_the_first_snapshot_is_left_out_and_counted(tmp_path):
     early = [(0, False, "bid", 99.0, 1.0), (1, False, "ask", 99.5, 1.0)]
     later = [(second + 2, *row) for second, *row in BOOK]
@@ -312,6 +314,7 @@ def test_a_real_recording_with_clocks_that_disagree(tmp_path):
     assert full_depth(tmp_path / "events.npz", lot=1e-5) == our_depth(cb.BookState.read(source), "BTC-USDT")
 
 
+@pytest.mark.slow
 @needs_real
 @pytest.mark.parametrize("feed", ["exchange", "advanced"])
 def test_a_real_recording_of_coinbase(feed, tmp_path):

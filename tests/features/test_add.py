@@ -279,6 +279,7 @@ def test_a_quote_may_be_too_old(book, trades):
 # --- sums that do not drift
 
 
+@pytest.mark.slow
 @pytest.mark.more
 def test_ten_million_rows_without_drift():
     """Large values come and go; what is left in the window is summed as if they had never been."""

@@ -47,6 +47,7 @@ def made(family: Family, book: list[Row], trades: list[Row]) -> pl.DataFrame:
     return family.ours(*frames(book, trades), names).collect()
 
 
+@pytest.mark.slow
 @each_family
 @given(dices)
 @some
@@ -61,6 +62,7 @@ def test_it_is_the_oracle_s(family: Family, dice: random.Random):
                 assert not differs(case, value, row[name]), (name, place, value, row[name])
 
 
+@pytest.mark.slow
 @each_family
 @given(dices)
 @some
@@ -221,6 +223,7 @@ def test_swapped_sides_turn_the_sign(family: Family, dice: random.Random):
 # --- gaps
 
 
+@pytest.mark.slow
 @each_timed_family
 @given(dices)
 @some

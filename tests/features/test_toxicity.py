@@ -68,6 +68,7 @@ def buys(*sizes: float, price: float = 100.0, begin: int = 1) -> list[Row]:
 # --- vpin
 
 
+@pytest.mark.slow
 @each_way
 @given(st.randoms(use_true_random=False))
 @some

@@ -20,7 +20,7 @@ from cbtools._kernels import book as kernels
 
 
 def flows() -> None:
-    for seed in range(tiers.by_tier(15, 60, 60)):
+    for seed in range(tiers.by_tier(8, 60, 60)):
         dice = random.Random(seed)
         level2, rows = flow(dice, dice.choice([5, 30]))
         book_laws.same_as_oracle(level2, rows, **options(dice))
@@ -28,7 +28,7 @@ def flows() -> None:
 
 def recordings(folder: Path) -> None:
     """From state to state, so that what is carried over is interpreted, too."""
-    for seed in range(tiers.by_tier(4, 15, 15)):
+    for seed in range(tiers.by_tier(2, 15, 15)):
         dice = random.Random(seed)
         paths = laws.write_segments(cut(dice, lines(dice), 3), folder / str(seed))
         chosen = options(dice)
@@ -44,6 +44,7 @@ def recordings(folder: Path) -> None:
         book_laws.same_state(state, books)
 
 
+@pytest.mark.slow
 @pytest.mark.more
 def test_interpreted_it_is_the_oracle_s():
     interpreted.run(__file__)

@@ -151,6 +151,7 @@ def cases() -> dict[str, np.ndarray]:
     return {f"{run}.{name}": array for run, arrays in runs.items() for name, array in arrays.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.more
 def test_interpreted_it_writes_the_same_cells(tmp_path):
     path = tmp_path / "interpreted.npz"

@@ -272,6 +272,7 @@ def test_order_flow_of_merged_bars_is_summed():
 # --- what it says, and how it is called
 
 
+@pytest.mark.slow
 def test_it_says_what_it_is():
     axes = cb.plot.candles(bars_frame().with_columns(product_id=pl.lit("ETH-BTC")), "ETH-BTC")
     assert [ax.get_ylabel() for ax in axes] == ["price (BTC)", "volume (ETH)"]

@@ -418,6 +418,7 @@ def test_the_colours_are_the_house_s():
     assert wide < narrow
 
 
+@pytest.mark.slow
 @tiers.parametrize("many", [100, 6_000], every=2)
 def test_the_pictures_can_be_saved(tmp_path, many):
     axes = {"fit": fitted(pairs(many)), "day": cb.plot.seasonality(day_frame((1, 1.0), (5, 2.0)), "v")}

@@ -110,6 +110,7 @@ def test_a_connection_that_cost_a_book_counts_as_that():
     assert list(points(cb.plot.gaps(gaps_frame((1, 0, 3, BTC))))) == ["unproved a book"]
 
 
+@pytest.mark.slow
 def test_the_axis_is_logarithmic_in_plain_numbers_and_shows_all():
     ax = cb.plot.gaps(gaps_frame((1, 0, 1, BTC), (2, 0, 25_000, BTC)))
     assert ax.get_yscale() == "log"

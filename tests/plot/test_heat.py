@@ -252,6 +252,7 @@ def test_a_year_is_a_picture():
     assert (cells(ax)[:, -1] == 32.0).sum() == 1
 
 
+@pytest.mark.slow
 def test_one_row_is_a_picture():
     ax = cb.plot.heatmap(book_frame()[:1], "A-USD", within_bps=500)
     ax.figure.canvas.draw()

@@ -224,6 +224,7 @@ def test_what_cannot_be_meant_is_told_before_anything_is_drawn(change, options, 
     assert plt.get_fignums() == []
 
 
+@pytest.mark.slow
 def test_it_draws_on_a_given_axes_and_changes_no_frame():
     _, (left, right) = plt.subplots(1, 2)
     frame = columns_of(30).with_columns(c1=None)

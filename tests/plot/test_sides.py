@@ -319,6 +319,7 @@ def test_panels_show_what_the_pictures_alone_do():
         assert len(shaded) == 1
 
 
+@pytest.mark.slow
 def test_panels_share_their_time_and_say_each_thing_once():
     axes = cb.plot.panels(book_frame("oouuo"), "BTC-USD", levels=2)
     axes[0].figure.canvas.draw()

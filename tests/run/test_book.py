@@ -124,7 +124,8 @@ def everything(root: Path) -> dict[str, bytes]:
 # --- the same as one stream
 
 
-@tiers.parametrize("options", OPTIONS, every=3, ids=str)
+@pytest.mark.slow
+@tiers.parametrize("options", OPTIONS, every=5, ids=str)
 def test_segment_by_segment_it_is_the_book_of_one_stream(recording, level2, tmp_path, options):
     """And so is the one rebuilt from the level2 that was written."""
     reports = run(recording, tmp_path, config(("product_id", "date"), **options))

@@ -46,6 +46,7 @@ def written(out: Path, table: str, columns: list[str]) -> pl.DataFrame:
     return cb.scan_dataset(out, table).select(columns).collect().sort(BY, maintain_order=True)
 
 
+@pytest.mark.slow
 @tiers.parametrize("chunk_bytes", [1 << 26, 20_000], every=2)
 def test_they_are_those_of_one_stream(recording, stream, tmp_path, chunk_bytes):
     run(recording, tmp_path, chunk_bytes=chunk_bytes)

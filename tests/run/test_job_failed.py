@@ -49,6 +49,7 @@ def failed(ready: Path, out: Path, report: cb.JobReport, name: str) -> str:
 # --- why a segment fails
 
 
+@pytest.mark.slow
 @tiers.parametrize(
     ("name", "content"),
     [

@@ -196,6 +196,7 @@ def test_a_segment_without_data_writes_nothing(tmp_path):
 # --- again, and beside others
 
 
+@pytest.mark.slow
 def test_running_again_changes_nothing(segments, tmp_path):
     for path in segments:
         cb.run_segment(path, tmp_path)
@@ -268,6 +269,7 @@ def test_another_order_of_segments_proves_less_and_running_again_in_order_mends_
 # --- how the file is packed or cut does not matter
 
 
+@pytest.mark.slow
 @tiers.parametrize("chunk_bytes", [50_000, 1, 1_000, 1 << 30], every=4)
 def test_the_size_of_chunks_changes_no_row(segments, tmp_path, chunk_bytes):
     few = tmp_path / segments[0].name
@@ -347,6 +349,7 @@ def break_after(monkeypatch, method: str, calls: int, owner: type = DatasetWrite
     monkeypatch.setattr(owner, method, breaks)
 
 
+@pytest.mark.slow
 @tiers.parametrize(
     ("owner", "method", "calls"),
     [
@@ -356,7 +359,7 @@ def break_after(monkeypatch, method: str, calls: int, owner: type = DatasetWrite
     ],
     every=3,
 )
-@pytest.mark.parametrize("ran_before", [False, True])
+@tiers.parametrize("ran_before", [False, True], every=2)
 def test_an_exception_in_mid_run_leaves_the_dataset_as_before(
     segments, one_stream, tmp_path, monkeypatch, owner, method, calls, ran_before
 ):

@@ -1,0 +1,72 @@
+"""Tiers of the tests: what runs by default, and that what takes long is marked."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiers
+
+ROOT = Path(__file__).parents[1]
+KINDS = {
+    "crash": "tests/run/test_job_crash.py::test_killed_before_the_source_is_deleted",
+    "worker": "tests/run/test_job_parallel.py::test_two_processes",
+    "cluster": "tests/run/test_job_cluster.py::test_the_rows_are_those_of_one_worker",
+    "store": "tests/stores/test_runs.py::test_segments_go_on_from_one_another",
+    "JupyterLab": "tests/test_jupyter.py::test_a_notebook_runs_in_jupyterlab_and_shows_what_is_committed",
+}
+"""Tests that start processes or servers are for --ci, but one of each kind runs by default."""
+
+
+def marks(item: pytest.Item) -> set[str]:
+    return {mark.name for mark in item.iter_markers()}
+
+
+@pytest.fixture
+def whole_suite(request: pytest.FixtureRequest) -> None:
+    named = [argument.rstrip("/") for argument in request.config.args]
+    if tiers.FULL or not {"tests", "notebooks"} <= {Path(name).name for name in named}:
+        pytest.skip("only a run of the whole suite, with its usual parameters, collects every test")
+
+
+def test_what_takes_longer_than_a_second_is_marked(collected, recorded_durations):
+    unmarked = [
+        f"{item.nodeid}: {recorded_durations[item.nodeid]} s"
+        for item in collected
+        if recorded_durations.get(item.nodeid, 0) > 1 and not {"ci", "slow"} & marks(item)
+    ]
+    assert not unmarked, "\n".join(["mark these ci or slow, as pyproject.toml explains them:", *unmarked])
+
+
+@pytest.mark.usefixtures("whole_suite")
+def test_only_tests_that_exist_have_a_recorded_duration(collected, recorded_durations):
+    assert sorted(recorded_durations.keys() - {item.nodeid for item in collected}) == []
+
+
+@pytest.mark.usefixtures("whole_suite")
+@pytest.mark.parametrize("kind", KINDS)
+def test_by_default_one_test_of_each_kind_runs(collected, kind):
+    assert [marks(item) & {"slow"} for item in collected if item.nodeid.split("[")[0] == KINDS[kind]]
+
+
+@pytest.mark.ci
+def test_notebooks_pass_on_their_own_and_leave_nothing_behind():
+    """In several processes: a notebook's cells must meet in one."""
+    notebooks = [
+        ROOT / "notebooks" / name for name in ("02_raw_to_tables.ipynb", "06_partitioned_data.ipynb")
+    ]
+    before = sorted((ROOT / "notebooks").iterdir())
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-n", "2", *map(str, notebooks)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert sorted((ROOT / "notebooks").iterdir()) == before
