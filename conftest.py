@@ -82,7 +82,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def is_for_ci(item: pytest.Item) -> bool:
-    """Return whether the closest of the marks ``ci`` and ``slow`` is ``ci``: a parameter's, test's or file's."""
+    """Return whether ``ci`` is closer than ``slow``, of the marks of a parameter, a test and its file."""
     marks = [mark.name for node in reversed(item.listchain()) for mark in reversed(node.own_markers)]
     return next((name for name in marks if name in ("ci", "slow")), "") == "ci"
 

@@ -88,12 +88,23 @@ def test_ci_runs_the_readme_s_test_command():
     if os.name == "posix":
         assert os.access(script, os.X_OK)
     text = script.read_text(encoding="utf-8")
-    steps = [*INSTALL.split(" && "), ".venv/bin/pytest"]
-    places = [text.replace("pip install --quiet", "pip install").find(f"\n{step}\n") for step in steps]
+    text = text.replace("pip install --quiet", "pip install").replace(" --durations=40", "")
+    steps = [*INSTALL.split(" && "), ".venv/bin/pytest", '.venv/bin/pytest --ci -m "ci or more"']
+    places = [text.find(f"\n{step}\n") for step in steps]
     assert -1 not in places
     assert places == sorted(places)
     for tool in ("ruff check", "ruff format --check", "mypy"):
         assert f"\n.venv/bin/{tool}" in text
+
+
+def test_the_python_versions_agree():
+    """Those named are the ones that CI tries where it finds them; the first is the least that is required."""
+    named = [one.rpartition(" :: ")[2] for one in PROJECT["classifiers"] if "Python :: 3." in one]
+    assert PROJECT["requires-python"] == f">={named[0]}"
+    assert named == [f"3.{minor}" for minor in range(11, 11 + len(named))]
+    first, last = re.search(r"minor in \{(\d+)\.\.(\d+)\}", (ROOT / ".ci/run").read_text()).groups()
+    assert f"3.{first}" == named[0]
+    assert int(last) >= int(named[-1].rpartition(".")[2])
 
 
 def test_git_ignores_what_the_commands_make():
