@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -18,8 +19,9 @@ from xdist.scheduler import LoadScopeScheduling
 
 LEAST, UNRECORDED = 0.5, 0.1
 """Seconds: tests that take less are not recorded, and taken to take so long."""
-NOTEBOOKS = Path(__file__).parent / "notebooks"
-DURATIONS = Path(__file__).parent / "tests" / "durations.json"
+ROOT = Path(__file__).parent
+NOTEBOOKS = ROOT / "notebooks"
+DURATIONS = ROOT / "tests" / "durations.json"
 
 # for the processes that tests and notebooks start, too
 os.environ["MPLBACKEND"] = "Agg"
@@ -113,6 +115,23 @@ def recorded_durations() -> dict[str, float]:
 def collected(request: pytest.FixtureRequest) -> list[pytest.Item]:
     """Return all tests that were collected, also those that the tier leaves out."""
     return request.config.stash[every_item]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Compile the kernels of a fresh checkout in two processes, before those of the tests need them.
+
+    Otherwise each process of the tests compiles them all: 25 to 50 s of CPU, measured.
+    """
+    config = session.config
+    several = not hasattr(config, "workerinput") and len(getattr(config.option, "tx", None) or ()) > 1
+    cache = ROOT / "cbtools" / "_kernels" / "__pycache__"
+    cached = any(cache.glob(f"*.py{sys.version_info.major}{sys.version_info.minor}.nbi"))
+    if several and not cached and not config.option.collectonly:
+        program = ROOT / "tests" / "warm_up.py"
+        started = [subprocess.Popen([sys.executable, program, part]) for part in ("books", "features")]
+        for process in started:
+            process.wait()
 
 
 class LongestFirst(LoadScopeScheduling):
