@@ -1,6 +1,7 @@
 """The tiers of the tests, and the order in which several processes run them.
 
-A test runs in every tier unless it, or its file, is marked ``ci``; pyproject.toml defines the marks.
+pyproject.toml defines the marks. The closest of ``ci`` and ``slow``, of a parameter, a test or its file, says
+whether a test is for ``--ci``. So are the notebooks of odd numbers.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
 LEAST, UNRECORDED = 0.5, 0.1
-"""Seconds: tests that take less are not recorded, and taken to take so long."""
+"""Seconds: tests that take less than LEAST are not recorded, and count as UNRECORDED."""
 ROOT = Path(__file__).parent
 NOTEBOOKS = ROOT / "notebooks"
 DURATIONS = ROOT / "tests" / "durations.json"
@@ -28,8 +29,8 @@ os.environ["MPLBACKEND"] = "Agg"
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes: each would compile all sources
 os.environ["CBTOOLS_QUIET"] = "1"  # a first run compiles the kernels, whose notice no notebook has
 
-# Imported by jsonschema, which nbformat imports, it builds 38 parsers: 4 of the 7 s that each process of
-# pytest took to start. It checks IRIs, which notebooks do not have. nbval is loaded after this.
+# jsonschema, which nbformat imports, would import this module, which builds 38 parsers: 4 of the 7 s that
+# each process of pytest took to start. It checks IRIs; notebooks have none. nbval is loaded after this.
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 pytest_plugins = ["nbval.plugin"]
 
@@ -69,8 +70,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave out the tests of higher tiers, and order the files for several processes: the longest first."""
     config.stash[every_item] = list(items)
     for item in items:
-        if item.path.suffix == ".ipynb":  # test_jupyter.py runs the first by default, too
-            item.add_marker(pytest.mark.ci if int(item.path.name[:2]) % 2 else pytest.mark.slow)
+        if item.path.suffix == ".ipynb":  # test_jupyter.py runs number 01 by default
+            number = item.path.name[:2]
+            item.add_marker("ci" if number.isdigit() and int(number) % 2 else "slow")
     if not os.environ.get("CBTOOLS_TIER"):
         named = paths_named(config)
         left_out = {item for item in items if is_for_ci(item) and item.path not in named}
@@ -91,7 +93,8 @@ def is_for_ci(item: pytest.Item) -> bool:
 
 def paths_named(config: pytest.Config) -> set[Path]:
     """Return the files that the command line names: no test of them is left out. ``notebooks`` names all."""
-    paths = {config.invocation_params.dir / argument.split("::")[0] for argument in config.args}
+    folder = config.invocation_params.dir
+    paths = {Path(os.path.normpath(folder / argument.split("::")[0])) for argument in config.args}
     if paths <= {NOTEBOOKS, *NOTEBOOKS.iterdir()}:
         paths |= set(NOTEBOOKS.glob("*.ipynb"))
     return paths
@@ -160,7 +163,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LongestFirst
 
 
 class Recorder:
-    """Writes the seconds of the calls of the tests run to `DURATIONS`, and keeps those of the others."""
+    """Write the measured seconds of each test that ran to `DURATIONS`; those of the others stay."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def run(file: str, *arguments: str) -> None:
-    """Run a file of tests as a program with its kernels interpreted, and check that it ends well."""
+    """Run a file of tests as a program with its kernels interpreted, and check that it exits with 0."""
     environment = os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(Path(__file__).parent)}
     done = subprocess.run(
         [sys.executable, file, *arguments], env=environment, capture_output=True, text=True, check=False

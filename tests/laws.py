@@ -57,10 +57,10 @@ def same_as_oracle(source: Source, tmp_path: Path) -> cb.RawTables:
 
 
 def scan_is_read(source: Source, tmp_path: Path, got: cb.RawTables) -> None:
-    """Check that `scan_raw` gives each channel's table as `read_raw` gave it, and the products asked for.
+    """Check that `scan_raw` returns each channel's table as `read_raw` did, and selected products.
 
-    By default only the channels that have rows, and level2: 25 queries of an empty file took four fifths of
-    the time of these tests.
+    By default it checks only level2 and the channels that have rows: the other queries took four fifths of
+    the time of these tests. So a test that calls this is marked ``more``.
     """
     paths = paths_of(source, tmp_path)
     for channel in schema.CHANNELS:

@@ -98,7 +98,7 @@ def test_ci_runs_the_readme_s_test_command():
 
 
 def test_the_python_versions_agree():
-    """Those named are the ones that CI tries where it finds them; the first is the least that is required."""
+    """Check that the classifiers name the versions from the required one on, and that CI looks for all."""
     named = [one.rpartition(" :: ")[2] for one in PROJECT["classifiers"] if "Python :: 3." in one]
     assert PROJECT["requires-python"] == f">={named[0]}"
     assert named == [f"3.{minor}" for minor in range(11, 11 + len(named))]
@@ -109,7 +109,7 @@ def test_the_python_versions_agree():
 
 def test_git_ignores_what_the_commands_make():
     ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
-    assert {".venv/", "__pycache__/", "*.egg-info/", ".ipynb_checkpoints/"} <= set(ignored)
+    assert {".venv/", ".venv-*/", "__pycache__/", "*.egg-info/", ".ipynb_checkpoints/"} <= set(ignored)
 
 
 def test_the_commit_hooks_are_the_tools_of_ci():

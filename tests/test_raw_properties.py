@@ -730,6 +730,7 @@ def test_a_long_segment(tmp_path):
     laws.scan_is_read(segment, tmp_path, laws.same_as_oracle(segment, tmp_path))
 
 
+@pytest.mark.more
 @pytest.mark.slow
 @tiers.parametrize("ending", ["gz", "zst", "two members"], every=3)
 def test_a_compressed_segment_is_the_same(tmp_path, ending):

@@ -12,20 +12,21 @@ from hypothesis import HealthCheck, settings
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., None])
 
-TIER = os.environ.get("CBTOOLS_TIER", "")
+TIER = os.environ.get("CBTOOLS_TIER", "")  # set by conftest.py, for the processes that tests start, too
+assert TIER in ("", "ci", "full"), f"CBTOOLS_TIER is {TIER!r}: pytest --ci or --full sets it"
 CI = TIER in ("ci", "full")
 FULL = TIER == "full"
 
 
 def by_tier(few: T, ci: T, full: T) -> T:
-    """Return what belongs to the tier that runs."""
+    """Return the value for the current tier."""
     return full if FULL else ci if CI else few
 
 
 def examples(ci: int, *, full: int = 80, suppress: Collection[HealthCheck] = ()) -> Callable[[F], F]:
-    """Return what sets the examples of a property test: `ci` with ``--ci``, in full `full` times as many.
+    """Return a decorator that sets the number of examples: `ci` with ``--ci``, ``ci * full`` with ``--full``.
 
-    By default a quarter of them, and at least three.
+    By default it is a quarter of `ci`, and at least three.
     """
     number = by_tier(min(ci, max(3, ci // 4)), ci, ci * full)
     limits = settings(max_examples=number, deadline=None, suppress_health_check=list(suppress))
@@ -35,7 +36,7 @@ def examples(ci: int, *, full: int = 80, suppress: Collection[HealthCheck] = ())
 def parametrize(
     names: str | tuple[str, ...], values: Iterable[Any], *, every: int, **options: Any
 ) -> pytest.MarkDecorator:
-    """Return pytest's mark; by default only each `every`-th of the parameters is tried, from the first on."""
+    """Return pytest's mark; by default only every `every`-th value runs, from the first on."""
     several = not isinstance(names, str)
     parameters = [
         value if place % every == 0 else pytest.param(*(value if several else (value,)), marks=pytest.mark.ci)

@@ -223,6 +223,7 @@ def test_many_tiny_lines(tmp_path):
     assert raw.level2["line"].to_list() == [401, 802, 1203, 1604, 2005]
 
 
+@pytest.mark.more
 def test_more_products_than_the_memo_holds(tmp_path):
     """From the 1025th on the definition reads them; names of 24 bytes are held, of 25 not."""
     names = [*(f"P{k:04d}-USD" for k in range(1100)), "N" * 24, "N" * 25, "N" * 23 + "M", "N" * 24 + "M"]
@@ -235,6 +236,7 @@ def test_more_products_than_the_memo_holds(tmp_path):
     laws.scan_is_read(segment, tmp_path, raw)
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("length", [24, 25])
 def test_a_long_name(tmp_path, length):
     name = "N" * length

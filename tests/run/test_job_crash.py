@@ -1,6 +1,6 @@
 """A job killed at any instant: what readers see then is whole, and the next run ends as if nothing had been.
 
-By default some instants of each kind; with ``--full`` every change of the file system, and many random ones.
+With ``--ci`` some instants of each kind; with ``--full`` every change of the file system, and random ones.
 """
 
 from __future__ import annotations

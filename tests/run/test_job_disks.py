@@ -50,7 +50,7 @@ def changes(recorded, whole, helper, tmp_path_factory) -> dict[str, tuple[Change
 
 
 def some_of(changes: tuple[Change, ...], nth: int) -> Sequence[int | str]:
-    """Give numbers of changes, each in strides. By default one, and first that which is critical.
+    """Give numbers of changes, each in strides. With --ci one, and first that which is critical.
 
     That is where the second segment has its manifest, and not its state yet.
     """

@@ -73,7 +73,7 @@ class Scene:
 
 
 def some(number: int, few: Sequence[int]) -> list[int]:
-    """Give the numbers from 1 on; by default but a few of them, of which negative ones count from the end."""
+    """Give the numbers from 1 on; with --ci but a few of them, of which negative ones count from the end."""
     return list(range(1, number + 1)) if FULL else [n if n > 0 else number + 1 + n for n in few]
 
 
