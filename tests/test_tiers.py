@@ -15,7 +15,7 @@ KINDS = {
     "crash": "tests/run/test_job_crash.py::test_killed_before_the_source_is_deleted",
     "worker": "tests/run/test_job_parallel.py::test_two_processes",
     "cluster": "tests/run/test_job_cluster.py::test_the_rows_are_those_of_one_worker",
-    "store": "tests/stores/test_runs.py::test_segments_go_on_from_one_another",
+    "store": "tests/stores/test_roots.py::test_a_dataset_has_the_same_rows_in_the_same_places",
     "JupyterLab": "tests/test_jupyter.py::test_a_notebook_runs_in_jupyterlab_and_shows_what_is_committed",
 }
 """Most tests that start processes or servers are for --ci; by default one runs of each of these kinds."""

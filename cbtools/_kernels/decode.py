@@ -14,6 +14,7 @@ Longer than a file should be, since a kernel may only call kernels of its own fi
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -117,6 +118,7 @@ _MEMBERS = (
 )  # fmt: skip
 
 
+@cache
 def _dictionary() -> U64:
     """Lay out the objects for the memo: where the members of each start; then eight words a member.
 

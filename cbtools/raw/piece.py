@@ -84,8 +84,8 @@ class Decoder:
         try:
             room, sheets = self._idle.get_nowait()
         except Empty:
-            room, sheets = -1, kernels.sheets(0)
-        if room < piece.size:
+            room, sheets = -1, None
+        if sheets is None or room < piece.size:
             room, sheets = piece.size, kernels.sheets(piece.size)
             if self._wanted.products is not None:
                 kernels.limit_products(sheets, self._wanted.products)

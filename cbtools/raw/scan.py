@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any, Literal, Protocol, get_args
 
 import polars as pl
@@ -192,13 +193,19 @@ def read_raw(
     reading = Reading(
         find_segments(source), wanted, chunk_bytes=chunk_bytes, strict=strict, start=stream_of(start)
     )
-    frames = {table: [pl.DataFrame(schema=_with_segment(table, segment))] for table in RAW}
+    frames = {table: [_empty(table, segment)] for table in RAW}
     for batch in reading:
         for table, frame in batch.tables.items():
             frames[table].append(frame)
     tables: dict[str, Any] = {table: pl.concat(found).rechunk() for table, found in frames.items()}
     assert {field.name for field in fields(RawTables)} == {*tables, "report"}
     return RawTables(**tables, report=reading.report)
+
+
+@cache
+def _empty(table: str, segment: bool) -> pl.DataFrame:
+    """Return a table without rows; to make them all took a third of the time of a small file."""
+    return pl.DataFrame(schema=_with_segment(table, segment))
 
 
 def _with_segment(table: str, segment: bool) -> pl.Schema:

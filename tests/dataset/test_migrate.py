@@ -90,6 +90,7 @@ def test_each_part_becomes_one_of_the_later_version(root, monkeypatch):
     assert not list(root.rglob(".part_*"))
 
 
+@pytest.mark.ci
 def test_again_nothing_is_left_to_do(root, monkeypatch):
     later(monkeypatch, with_notional)
     cb.migrate_dataset(root)
@@ -113,6 +114,7 @@ def test_in_a_store_it_is_the_same(root, tmp_path_factory, monkeypatch):
         assert cb.migrate_dataset(bucket.url("lake")).parts.is_empty()
 
 
+@pytest.mark.ci
 def test_a_dry_run_changes_nothing(root, monkeypatch):
     later(monkeypatch, with_notional)
     before = files(root)
@@ -123,6 +125,7 @@ def test_a_dry_run_changes_nothing(root, monkeypatch):
     assert planned.parts["bytes_after"].null_count() == planned.parts.height
 
 
+@pytest.mark.ci
 def test_compacted_parts_keep_their_segments(root, monkeypatch):
     before = cb.scan_dataset(root, "market_trades", segment=True).collect()
     cb.compact_dataset(root)
@@ -179,6 +182,7 @@ def test_a_step_that_does_not_lead_there_changes_nothing(root, monkeypatch, step
     assert not list(root.rglob(".part_*"))
 
 
+@pytest.mark.ci
 def test_steps_follow_each_other(root, monkeypatch):
     def renamed(table: str, rows: pl.LazyFrame) -> pl.LazyFrame:
         return rows.rename({"price": "cost"}) if table == "market_trades" else rows

@@ -79,7 +79,7 @@ def duck(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"duckdb:///{path}"
 
 
-@pytest.fixture(params=["postgresql", "sqlite", "duck"])
+@pytest.fixture(params=[pytest.param("postgresql", marks=pytest.mark.ci), "sqlite", "duck"])
 def uri(request: pytest.FixtureRequest) -> str:
     """Give each of the databases in turn."""
     return str(request.getfixturevalue(request.param))
@@ -88,6 +88,7 @@ def uri(request: pytest.FixtureRequest) -> str:
 # --- types
 
 
+@pytest.mark.ci
 def test_postgresql_s_types_come_as_they_are(postgresql: str) -> None:
     frame = DatabaseReader(postgresql, "SELECT * FROM trades ORDER BY id").scan().collect()
     assert dict(frame.schema) == {
@@ -108,6 +109,7 @@ def test_postgresql_s_types_come_as_they_are(postgresql: str) -> None:
     assert frame.rows() == [(*first, [1, None]), (None,) * 11]
 
 
+@pytest.mark.ci
 def test_postgresql_s_numeric_without_digits_is_exact_text(postgresql: str) -> None:
     query = "SELECT sum(price) AS total, 'NaN'::numeric AS no, 1e-30::numeric AS tiny FROM trades"
     frame = DatabaseReader(postgresql, query).scan().collect()
@@ -116,6 +118,7 @@ def test_postgresql_s_numeric_without_digits_is_exact_text(postgresql: str) -> N
     assert DatabaseReader(postgresql, query).scan().collect().rows() == [(64000.12345678, "1.50")]
 
 
+@pytest.mark.ci
 def test_a_decimal_that_is_no_number_is_told(postgresql: str) -> None:
     reader = DatabaseReader(postgresql, "SELECT 'NaN'::numeric(8, 2) AS price")
     with pytest.raises(DatasetError, match=r"broke off after 0 rows: .*nan(?s:.*)CAST"):
@@ -266,6 +269,7 @@ def test_nothing_is_written(uri: str) -> None:
     assert DatabaseReader(uri, "SELECT count(*) AS n FROM trades").scan().collect().item() == 2
 
 
+@pytest.mark.ci
 def test_postgresql_refuses_what_no_rollback_would_undo(postgresql: str) -> None:
     with pytest.raises(DatasetError, match=r"nextval\(\) in a read-only transaction"):
         DatabaseReader(postgresql, "SELECT nextval('counter') AS n").scan().collect()
@@ -283,13 +287,13 @@ def test_a_column_named_twice_is_told(uri: str) -> None:
         DatabaseReader(uri, "SELECT 1 AS a, 2 AS a").scan()
 
 
-@pytest.mark.parametrize("which", ["postgresql", "duck"])
+@tiers.parametrize("which", ["duck", "postgresql"], every=2)
 def test_an_interval_is_told(request: pytest.FixtureRequest, which: str) -> None:
     with pytest.raises(ConfigError, match=r"v is an interval.*CAST\(v AS text\)"):
         DatabaseReader(request.getfixturevalue(which), "SELECT INTERVAL '1 day' AS v").scan()
 
 
-@pytest.mark.parametrize("which", ["postgresql", "duck"])
+@tiers.parametrize("which", ["duck", "postgresql"], every=2)
 def test_a_query_that_breaks_off_is_told(request: pytest.FixtureRequest, which: str) -> None:
     query = f"SELECT CAST(CASE WHEN n < {MANY} THEN '1' ELSE 'x' END AS integer) AS v FROM many ORDER BY n"
     frame = DatabaseReader(request.getfixturevalue(which), query).scan()

@@ -286,7 +286,7 @@ def test_segments_in_mid_connection_start_from_the_state_before_them(tmp_path):
         to_hftbacktest(behind_a_gap, None, tmp_path / "alone.npz", start=state)
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_what_comes_before_the_first_snapshot_is_left_out_and_counted(tmp_path):
     early = [(0, False, "bid", 99.0, 1.0), (1, False, "ask", 99.5, 1.0)]
     later = [(second + 2, *row) for second, *row in BOOK]
@@ -314,7 +314,7 @@ def test_a_real_recording_with_clocks_that_disagree(tmp_path):
     assert full_depth(tmp_path / "events.npz", lot=1e-5) == our_depth(cb.BookState.read(source), "BTC-USDT")
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 @needs_real
 @pytest.mark.parametrize("feed", ["exchange", "advanced"])
 def test_a_real_recording_of_coinbase(feed, tmp_path):
@@ -327,6 +327,7 @@ def test_a_real_recording_of_coinbase(feed, tmp_path):
         same_at_every_message(tmp_path / "events.npz", cb.rebuild_book(rows).collect(), tick)
 
 
+@pytest.mark.ci
 @needs_real
 def test_a_real_full_book(tmp_path):
     """Its asks reach to 139 million: to clear a side tick by tick would take minutes."""

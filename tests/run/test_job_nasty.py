@@ -23,6 +23,8 @@ from jobs import put
 import cbtools as cb
 from cbtools.schema import CHANNELS, schema
 
+pytestmark = pytest.mark.ci
+
 Lines = list[bytes]
 
 EVERYTHING: dict[str, dict[str, Any]] = {table: {} for table in CHANNELS}
@@ -299,7 +301,6 @@ def one_day(tmp_path_factory) -> tuple[Path, Path]:
     return root / "ready", root / "copies"
 
 
-@pytest.mark.ci
 def test_whatever_they_go_on_from_it_is_what_run_segment_goes_on_from(one_day, tmp_path):
     ready, copies = one_day
     report = cb.run_job(ready, tmp_path / "out", progress=False)

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.ci
 ODD = ("A/B", "ü", "with a space", "100%", "%2F", "a+b", "a=b&c", "BTC-USD", "#?", None)
 
 
+@pytest.mark.slow
 def test_a_dataset_has_the_same_rows_in_the_same_places(bucket: Bucket, tmp_path: Path) -> None:
     local, root = tmp_path / "local", bucket.url("lake")
     for segment, first in (("s1", 0), ("ü 2%", 100)):

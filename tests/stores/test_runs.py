@@ -19,7 +19,6 @@ import cbtools as cb
 pytestmark = pytest.mark.ci
 
 
-@pytest.mark.slow
 def test_segments_go_on_from_one_another(bucket: Bucket, recorded: Path, whole: Path, tmp_path: Path) -> None:
     root, local = bucket.url("lake"), tmp_path / "local"
     for number, path in enumerate(sorted(recorded.iterdir())):
