@@ -57,9 +57,28 @@ def pytest_configure(config: pytest.Config) -> None:
     tier = "full" if config.getoption("--full") else "ci" if config.getoption("--ci") else ""
     if tier:
         os.environ["CBTOOLS_TIER"] = tier
-    settings.load_profile("full" if os.environ.get("CBTOOLS_TIER") == "full" else "repeatable")
+    tier = os.environ.get("CBTOOLS_TIER", "")
+    if tier not in ("", "ci", "full"):
+        raise pytest.UsageError(f"CBTOOLS_TIER is {tier!r}: unset it; pytest --ci or --full sets it")
+    settings.load_profile("full" if tier == "full" else "repeatable")
+    config.option.nbval_sanitize_with = str(NOTEBOOKS / "nbval.cfg")  # pytest may be called in any folder
     if config.getoption("--record-durations") and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Recorder(), "durations")
+
+
+def pytest_report_header() -> str:
+    tier = os.environ.get("CBTOOLS_TIER", "")
+    return f"tier: {tier or 'default; pytest --ci runs every test'}"
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """List what took longer than a second and has no mark; nothing fails by the clock."""
+    reports = [report for report in terminalreporter.stats.get("passed", []) if report.when == "call"]
+    long = [r for r in reports if r.duration > 1 and not {"ci", "slow"} & {*r.keywords}]
+    if long:
+        terminalreporter.section("longer than a second, and marked neither ci nor slow")
+        for report in sorted(long, key=lambda report: -report.duration):
+            terminalreporter.write_line(f"{report.duration:.1f} s  {report.nodeid}")
 
 
 # --- which tests run, and in which order
@@ -131,6 +150,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     cache = ROOT / "cbtools" / "_kernels" / "__pycache__"
     cached = any(cache.glob(f"*.py{sys.version_info.major}{sys.version_info.minor}.nbi"))
     if several and not cached and not config.option.collectonly:
+        print("compiling the kernels of a fresh checkout: up to half a minute, once", flush=True)
         program = ROOT / "tests" / "warm_up.py"
         started = [subprocess.Popen([sys.executable, program, part]) for part in ("books", "features")]
         for process in started:
