@@ -1,7 +1,7 @@
 """Compile the kernels once, before several processes of tests each compile all that they use.
 
-``python tests/warm_up.py books`` compiles what reads segments and rebuilds books, ``features`` the others: it
-takes as long.
+``python tests/warm_up.py books`` compiles what reads segments and rebuilds books, ``features`` the others.
+They take about equally long.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Compactions, and writers of what was compacted, killed before any change, or on a disk that is full.
 
-With --ci the critical changes; with ``--full`` before every single one.
+With ``--ci`` the critical changes; with ``--full`` before every single one.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 from cbtools import schema
 from cbtools.dataset import DatasetWriter, hive, parquet, scan_dataset, write, write_dataset
+from cbtools.dataset.parquet import Format
 from cbtools.errors import DatasetError
 from cbtools.schema import TIME
 
@@ -472,3 +473,21 @@ def test_memory_does_not_grow_with_the_input(tmp_path: Path) -> None:
     pytest.importorskip("resource")
     less, more = peak(12), peak(72)  # 96 MB and 576 MB of columns
     assert more - less < 150, f"{less} MB of 12 batches, {more} MB of 72"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (pl.Enum(["a"]), pl.Enum(["b"])),
+        (pl.Datetime("ns", "UTC"), pl.Datetime("ns")),
+        (pl.Datetime("ns"), pl.Datetime("us")),
+        (pl.Decimal(20, 8), pl.Decimal(20, 2)),
+        (pl.List(pl.Int8), pl.List(pl.Int16)),
+    ],
+)
+def test_columns_that_differ_only_in_a_parameter_keep_their_own_format(one, other):
+    """Check this, since the Arrow fields of equal columns are made once."""
+    for dtype in (one, other):
+        made = Format(pl.Schema({"x": dtype}), metadata={}, sorted_by=[]).arrow_schema
+        frame = pl.DataFrame(schema={"x": dtype}).to_arrow(compat_level=pl.CompatLevel.oldest())
+        assert made.equals(frame.schema)
