@@ -15,7 +15,7 @@ import polars as pl
 
 from cbtools.errors import unknown_name
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """Version of the tables' columns, written into every Parquet file's metadata."""
 
 TIME: Final = pl.Datetime("ns", "UTC")
@@ -40,14 +40,17 @@ _NOT_SENT = "not sent"
 
 _PRODUCT = Column("product_id", pl.String, "", "product, as named in the message")
 
+_STREAM = Column("stream", pl.String, "", "feed, replica and shard of the connection", "no id in the file")
+
 FRAME: Final = (
     Column("server_time", TIME, "ns UTC", "when the server sent the frame", _NOT_SENT),
     Column("capture_time", TIME, "ns UTC", "local wall clock after receipt; may step back", "bare frame"),
     Column("sequence_num", pl.Int64, "", "the connection's frame counter", "Exchange feed, or not sent"),
+    _STREAM,
     Column("connection", pl.Int32, "", "connections seen so far in the input, this one included (from 1)"),
     Column("line", pl.Int64, "", "line number in the segment (from 1)"),
 )
-"""The columns that tell of which frame a row is; every table of messages ends with them."""
+"""The columns that identify the frame of a row; every table of messages ends with them."""
 
 
 def _quote(name: str, meaning: str, null: str = _NOT_SENT) -> Column:
@@ -62,13 +65,19 @@ def _text(name: str, meaning: str, null: str = _NOT_SENT) -> Column:
     return Column(name, pl.String, "", meaning, null)
 
 
+_MARKER = "marker"
+"""When a column of level2 is null: in a row that says what no level change can. With is_snapshot, the book is
+empty from here; without, the product's sequence is broken from here (a gap, a reconnect, a lost line)."""
+
 _LEVEL2 = (
     _PRODUCT,
     Column("is_snapshot", pl.Boolean, "", "of a snapshot, which replaces the product's book"),
-    Column("side", SIDE, "", "side of the book"),
-    _quote("price", "price of the level", ""),
-    _base("size", "size at the level after the change; 0 deletes it", ""),
-    Column("event_time", TIME, "ns UTC", "when the level changed, by the engine", "not sent, or the epoch"),
+    Column("side", SIDE, "", "side of the book; null in a marker, which is no change of a level", _MARKER),
+    _quote("price", "price of the level", _MARKER),
+    _base("size", "size at the level after the change; 0 deletes it", _MARKER),
+    Column(
+        "event_time", TIME, "ns UTC", "when the level changed, by the engine", "marker, not sent, or epoch"
+    ),
     *FRAME,
     Column(
         "unbroken_since",
@@ -153,6 +162,7 @@ _ERRORS = (
 )
 
 _GAPS = (
+    _STREAM,
     Column("connection", pl.Int32, "", "connection whose sequence broke"),
     Column("expected", pl.Int64, "", "first sequence_num that is missing"),
     Column("got", pl.Int64, "", "sequence_num that came instead; got - expected frames are lost"),
@@ -164,6 +174,7 @@ _GAPS = (
 _REJECTS = (
     Column("line", pl.Int64, "", "line number in the segment (from 1)"),
     Column("byte_offset", pl.Int64, "bytes", "where the line starts in the (decompressed) segment"),
+    _STREAM,
     Column("reason", pl.String, "", "what was not understood: a kind, a colon, the particular"),
     Column("raw", pl.Binary, "", "the line's bytes, without its newline"),
 )
@@ -189,7 +200,7 @@ def book_columns(depth: int = BOOK_DEPTH, bands_bps: Sequence[float] = ()) -> tu
 
     Examples
     --------
-    >>> [column.name for column in book_columns(depth=1, bands_bps=[5])][6:]
+    >>> [column.name for column in book_columns(depth=1, bands_bps=[5])][7:]
     ['bid_price_1', 'bid_size_1', 'ask_price_1', 'ask_size_1', 'n_bids', 'n_asks', 'book_state', \
 'proven_since', 'bid_depth_5bps', 'ask_depth_5bps', 'imbalance_5bps']
     """
@@ -210,8 +221,8 @@ def book_columns(depth: int = BOOK_DEPTH, bands_bps: Sequence[float] = ()) -> tu
             "book_state",
             BOOK_STATE,
             "",
-            "unproven: frames are missing since the snapshot that the book rests on; crossed: best bid >= "
-            "best ask; one_sided: no bids or no asks; empty: neither",
+            "unproven: frames are missing since the snapshot that the book rests on (the levels are those "
+            "known before); crossed: best bid >= best ask; one_sided: no bids or no asks; empty: neither",
         ),
         Column(
             "proven_since",
@@ -306,7 +317,7 @@ def columns(table: str) -> tuple[Column, ...]:
     Examples
     --------
     >>> [column.name for column in columns("rejects")]
-    ['line', 'byte_offset', 'reason', 'raw']
+    ['line', 'byte_offset', 'stream', 'reason', 'raw']
     """
     if table not in TABLES:
         raise unknown_name("table", table, TABLES)

@@ -28,13 +28,16 @@ F64 = npt.NDArray[np.float64]
 # levels; PROVEN: 1 if the last message left the book proven; LAST_RUN, LAST_NUMBER: of the last message;
 # SINCE, SNAPSHOTS: name of the last snapshot, and how many there were. Then the fewest levels shown of each
 # side; and counts, since the book was begun here: messages, changes in them, snapshots, changes before any
-# snapshot, deletes of absent levels, breaks met; from STATES on, messages by the state they left.
+# snapshot, deletes of absent levels, breaks by which it was proven no more; from STATES on, messages by the
+# state they left. A marker of a break is no message and no change.
 (
     KNOWN, BIDS, ASKS, HAS_BOOK, PROVEN, LAST_RUN, LAST_NUMBER, SINCE, SNAPSHOTS, FEWEST_BIDS, FEWEST_ASKS,
     MESSAGES, CHANGES, CLEARED, EARLY, ABSENT, BREAKS, STATES,
 ) = np.arange(18)  # fmt: skip
 MARKS = STATES + 5
 
+# what stands for the side of a marker, which is no change of a level: a snapshot that begins, or a break
+NO_SIDE = np.int64(2)
 # Columns of `level`, a row a slot (from 1 on); sizes are 0 where there is no level.
 BID, ASK, PRICE, RANK = np.arange(4)
 # rows of `pieces`, a column a piece: its rows, from and to, and the message they belong to
@@ -42,8 +45,9 @@ FROM, TO, MESSAGE = np.arange(3)
 # rows of `messages`, a column a message: name of its run, receipt, number, and the row to write
 RUN, TIME, NUMBER, ROW = np.arange(4)
 # places in `how`: when a row is written (EACH message, a change of the BEST, or of any level SHOWN), levels
-# compared and shown of a side, and whether gaps are ignored
-WHEN, DEPTH, IGNORE = np.arange(3)
+# compared and shown of a side, whether gaps are ignored, and whether only rows are written that are ok, or
+# the first that are not
+WHEN, DEPTH, IGNORE, DROP = np.arange(4)
 EACH, BEST, SHOWN = np.arange(3)
 # rows of `told`, a column a row of the book
 TOLD_BIDS, TOLD_ASKS, TOLD_STATE, TOLD_SINCE, TOLD_KEPT = np.arange(5)
@@ -86,7 +90,9 @@ def _place(key: np.uint64, table: U32) -> np.uint64:
 
 
 @kernel
-def find(prices: F64, keys: U64, pieces: I64, at: I64, table: U32, level: F64, marks: I64, slots: U32) -> int:
+def find(
+    prices: F64, keys: U64, sides: U8, pieces: I64, at: I64, table: U32, level: F64, marks: I64, slots: U32
+) -> int:
     """Give each row of these pieces its price's slot; prices not met before get the next slots.
 
     ``keys`` are the bits of the prices. ``table`` holds the slot to which a price's key leads, or 0: slots
@@ -99,6 +105,8 @@ def find(prices: F64, keys: U64, pieces: I64, at: I64, table: U32, level: F64, m
     while at[0] < pieces.shape[1]:
         first, end = pieces[FROM, at[0]], pieces[TO, at[0]]
         for i in range(first + at[1], end):
+            if sides[i] == NO_SIDE:
+                continue
             price = prices[i]
             h = _place(keys[i], table)
             slot = np.uint64(table[h])
@@ -300,10 +308,15 @@ def _add_bands(
 
 
 @inner
-def _prove(snapshot: bool, run: np.int64, time: np.int64, number: np.int64, marks: I64) -> None:
-    """Tell whether the book is proven now: by a snapshot of the same run, and no row out of order since."""
-    broken = run != marks[LAST_RUN]
-    if broken and (marks[MESSAGES] > 1 or marks[SNAPSHOTS] > 0):  # there was something to break
+def _prove(
+    marked: bool, message: bool, snapshot: bool, run: np.int64, time: np.int64, number: np.int64, marks: I64
+) -> None:
+    """Tell whether the book is proven now: by a snapshot of the same run, and no row out of order since.
+
+    ``marked``: there is a marker of a break; ``message``: and more. After a break no number is out of order.
+    """
+    broken = marked or run != marks[LAST_RUN]
+    if broken and marks[PROVEN] and (marks[MESSAGES] > message or marks[SNAPSHOTS] > 0):
         marks[BREAKS] += 1
     backwards = not broken and number != NONE and number < marks[LAST_NUMBER]
     if snapshot:
@@ -313,7 +326,7 @@ def _prove(snapshot: bool, run: np.int64, time: np.int64, number: np.int64, mark
         marks[PROVEN] = _ZERO if backwards else _ONE
     elif broken or backwards:
         marks[PROVEN] = _ZERO
-    marks[LAST_RUN], marks[LAST_NUMBER] = run, number
+    marks[LAST_RUN], marks[LAST_NUMBER] = run, number if message else NONE
 
 
 @kernel
@@ -335,14 +348,19 @@ def rebuild(
     state, since = _state(ignore or marks[PROVEN] != 0, bids[0], asks[0]), marks[SINCE]
     levels_bid, levels_ask = marks[BIDS], marks[ASKS]
     snapshot, in_snapshot, dirty_bids, dirty_asks, rows, absent = False, False, False, False, _ZERO, _ZERO
+    marked = False
     for p in range(pieces.shape[1]):
-        rows += pieces[TO, p] - pieces[FROM, p]
         for i in range(pieces[FROM, p], pieces[TO, p]):
-            if snapshots[i] and not in_snapshot:
+            is_marker = sides[i] == NO_SIDE
+            if snapshots[i] and (is_marker or not in_snapshot):
                 _clear(level, bits, known)
                 snapshot = has_book = dirty_bids = dirty_asks = True
                 levels_bid, levels_ask, first_bid, first_ask = _ZERO, _ZERO, known, known
             in_snapshot = snapshots[i] != 0
+            if is_marker:
+                marked |= not in_snapshot
+                continue
+            rows += _ONE
             slot, new, side = slots[i], sizes[i], np.int64(sides[i])
             old = level[slot, side]
             level[slot, side] = new if new > 0.0 else 0.0
@@ -364,11 +382,12 @@ def rebuild(
             continue
         row = messages[ROW, m]
         told[TOLD_KEPT, row] = _ZERO
-        marks[MESSAGES] += 1
+        message = snapshot or rows > 0
+        marks[MESSAGES] += message
         marks[CHANGES] += rows
         marks[ABSENT] += absent
         marks[EARLY] += _ZERO if has_book else rows
-        _prove(snapshot, messages[RUN, m], messages[TIME, m], messages[NUMBER, m], marks)
+        _prove(marked, message, snapshot, messages[RUN, m], messages[TIME, m], messages[NUMBER, m], marks)
         changed = _ZERO
         if dirty_bids:
             first_bid = _next(bits, BID, first_bid, known)
@@ -378,14 +397,20 @@ def rebuild(
             of_asks, n_asks, ask_edge = _show(slot_at, level, bits, ASK, first_ask, known, depth, asks)
             changed = max(changed, of_asks)
         snapshot, in_snapshot, dirty_bids, dirty_asks, rows, absent = False, False, False, False, _ZERO, _ZERO
+        marked = False
         if not has_book:
             continue
         was, was_since = state, since
         state, since = _state(ignore or marks[PROVEN] != 0, bids[0], asks[0]), marks[SINCE]
-        marks[STATES + state] += 1
+        marks[STATES + state] += message
         restated = not had_book or state != was or since != was_since
+        ends = had_book and (was == OK or (state == UNPROVEN and was != UNPROVEN))
         had_book = True
-        if how[WHEN] != EACH and not restated and changed < (_TWO if how[WHEN] == BEST else _ONE):
+        if not restated and (not message or (how[WHEN] == BEST and changed < _TWO)):
+            continue
+        if not restated and how[WHEN] == SHOWN and changed < _ONE:
+            continue
+        if how[DROP] and state != OK and not ends:
             continue
         told[TOLD_KEPT, row] = _ONE
         told[TOLD_BIDS, row], told[TOLD_ASKS, row] = levels_bid, levels_ask

@@ -23,7 +23,6 @@ PRODUCTS: Final = pl.Schema(
         "product_id": pl.String(),
         "has_book": pl.Boolean(),
         "proven": pl.Boolean(),
-        "current": pl.Boolean(),
         "proven_since": TIME,
         "snapshots": pl.Int64(),
         "sequence_num": pl.Int64(),
@@ -38,26 +37,24 @@ class Effect(NamedTuple):
     product_id: str
     has_book: bool
     proven: bool
-    current: bool
     proven_since: int | None
     snapshots: int
     sequence_num: int | None
 
     @classmethod
-    def of(cls, product: str, known: Known, *, current: bool) -> Self:
+    def of(cls, product: str, known: Known) -> Self:
         """Give the effect that a ladder's marks tell."""
         return cls(
             product,
             known.has_book,
             known.proven,
-            current,
             known.since if known.since != NO_VALUE else None,
             known.snapshots,
             known.number if known.number != NO_VALUE else None,
         )
 
     def known(self, run: int) -> Known:
-        """Give the marks of a ladder, whose last message was of this run."""
+        """Return the marks of a ladder that is in this run."""
         since = NO_VALUE if self.proven_since is None else self.proven_since
         number = NO_VALUE if self.sequence_num is None else self.sequence_num
         return Known(run, number, since, self.snapshots, self.has_book, self.proven)
@@ -68,10 +65,9 @@ class Effect(NamedTuple):
         if self.proven_since is not None:
             later = self.proven_since + other.snapshots  # as `max(time, name before + 1)`, so many times
             since = later if since is None else max(since, later)
-        continues = self.current and unbroken
         return other._replace(
             has_book=self.has_book or other.has_book,
-            proven=other.proven and (other.has_book or (self.proven and continues)),
+            proven=other.proven and (other.has_book or (self.proven and unbroken)),
             proven_since=since,
             snapshots=self.snapshots + other.snapshots,
         )
@@ -85,13 +81,14 @@ def composed(
     made = []
     for product in first.keys() | second.keys():
         before = stream.run_of(product).breaks == 0
-        a = first.get(product, Effect(product, False, True, before, None, 0, None))
+        a = first.get(product, Effect(product, False, before, None, 0, None))
         b = second.get(product)
         if b is not None:
             made.append(a.then(b, unbroken=unbroken))
-        else:
-            still = unbroken and following.run_of(product).breaks == 0
-            made.append(a._replace(current=a.current and still))
+        elif unbroken and following.run_of(product).breaks == 0:
+            made.append(a)
+        else:  # as a marker does it
+            made.append(a._replace(proven=False, sequence_num=None))
     return made
 
 

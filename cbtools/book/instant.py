@@ -194,7 +194,7 @@ def book_at(
         root = as_place(given)
         kept = [state for state in kept_states(root)[0] if state.time <= instant]
         given = _dataset(root)
-    has_runs = check_level2(given)
+    has_runs = RUN in check_level2(given)
     rows = given.lazy().filter(pl.col("product_id") == product_id)
     if "date" in rows.collect_schema():
         day_after = instant // _DAY_NS + 1

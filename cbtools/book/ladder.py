@@ -85,7 +85,9 @@ class Ladder:
         self.marks[[self._kernels.BIDS, self._kernels.ASKS]] = np.bincount(side[size > 0], minlength=2)
         self._settle()
 
-    def find(self, prices: F64, pieces: I64, slots: npt.NDArray[np.uint32]) -> None:
+    def find(
+        self, prices: F64, sides: npt.NDArray[np.uint8], pieces: I64, slots: npt.NDArray[np.uint32]
+    ) -> None:
         """Give each row of these pieces its price's slot, and rank the prices not met before."""
         kernels, keys = self._kernels, prices.view(np.uint64)
         if self.marks[kernels.KNOWN] > self._settle_at:
@@ -94,7 +96,7 @@ class Ladder:
         while at[0] < pieces.shape[1]:
             known = int(self.marks[kernels.KNOWN])
             self._make_room(known + min(rows, _FRESH))
-            n = kernels.find(prices, keys, pieces, at, self._table, self.level, self.marks, slots)
+            n = kernels.find(prices, keys, sides, pieces, at, self._table, self.level, self.marks, slots)
             if n > known:
                 order = np.argsort(self.level[known + 1 : n + 1, kernels.PRICE])
                 kernels.merge(order, self.price, self.slot_at, self.level, self.marks)

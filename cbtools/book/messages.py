@@ -12,13 +12,19 @@ import polars as pl
 
 from cbtools.book.ladder import NO_VALUE
 from cbtools.errors import DatasetError
-from cbtools.schema import TIME
+from cbtools.schema import SIDE, TIME
 
 I64 = npt.NDArray[np.int64]
 
 OF_ROW: Final = ("product_id", "is_snapshot", "side", "price", "size")
 OF_FRAME: Final = ("server_time", "capture_time", "sequence_num", "connection", "line")
 RUN: Final = "unbroken_since"
+STREAM: Final = "stream"
+OF_CHANGE: Final = ("side", "price", "size")
+"""Null in a marker, all of them."""
+
+NO_SIDE: Final = len(SIDE.categories)
+"""Stands for the side of a marker, as in the kernels."""
 
 _ROWS: Final = 524_288
 """So many rows of a larger batch are taken at a time: more would only need more memory."""
@@ -101,16 +107,34 @@ def read_batch(level2: pl.DataFrame, runs: I64) -> Batch:
 
 
 def _rows(level2: pl.DataFrame) -> Rows:
-    for name in OF_ROW:
+    for name in ("product_id", "is_snapshot"):
         if level2[name].null_count():
             raise DatasetError(f"level2 has a null in {name}: there can be none in a row of a book")
-    price, side, size = level2.select("price", pl.col("side").to_physical().cast(pl.UInt8), "size")
+    codes = pl.col("side").to_physical().cast(pl.UInt8)
+    if any(level2[name].null_count() for name in OF_CHANGE):
+        level2 = _with_markers(level2)
+        codes = codes.fill_null(NO_SIDE)
+    price, side, size = level2.select("price", codes, "size")
     return Rows(
         _read_only(price.to_numpy()),
         _read_only(side.to_numpy()),
         _read_only(size.to_numpy()),
         _read_only(level2["is_snapshot"].to_numpy().view(np.uint8)),
     )
+
+
+def _with_markers(level2: pl.DataFrame) -> pl.DataFrame:
+    """Fill what is null in markers; a change of a level has no nulls."""
+    missing = [pl.col(name).is_null() for name in OF_CHANGE]
+    partly = level2.select(pl.any_horizontal(missing) & ~pl.all_horizontal(missing)).to_series()
+    if partly.any():
+        row = level2.row(int(partly.arg_max() or 0), named=True)
+        null = ", ".join(name for name in OF_CHANGE if row[name] is None)
+        raise DatasetError(
+            f"level2 has a null in {null} at line {row['line']} of {row['product_id']}: expected a change of "
+            "a level, with side, price and size, or a marker, with none of them"
+        )
+    return level2.with_columns(pl.col("price", "size").fill_null(0.0))
 
 
 def _frame_numbers(level2: pl.DataFrame) -> dict[str, npt.NDArray[Any]]:

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from cbtools.book.messages import OF_FRAME, OF_ROW, RUN, Whole
+from cbtools.book.messages import OF_FRAME, OF_ROW, RUN, STREAM, Whole
 from cbtools.book.rebuilder import BookOptions, Gaps, Rebuilder, When
 from cbtools.book.state import BookState
 from cbtools.errors import ConfigError
 from cbtools.lazy import Step, stateful
 from cbtools.schema import BOOK_DEPTH, schema
+
+_OPTIONAL = (STREAM, RUN)
+"""Columns of level2 without which a book can be rebuilt."""
 
 
 def rebuild_book(
@@ -80,7 +83,7 @@ def rebuild_book(
     options = BookOptions(depth, on, gaps, bands_bps)
     if start is not None and not isinstance(start, BookState):
         raise ConfigError(f"start must be a BookState, not {start!r}")
-    has_runs = check_level2(level2)
+    optional = check_level2(level2)
 
     def begin(columns: list[str]) -> tuple[list[str], Step]:
         rebuilder, whole = _rebuilder(options, columns, start), Whole()
@@ -89,23 +92,23 @@ def rebuild_book(
             frames = [rebuilder(rows) for rows in whole(batch)]
             return pl.concat(frames) if frames else rebuilder.empty
 
-        return [*OF_ROW, *OF_FRAME, *([RUN] if has_runs else [])], step
+        return [*OF_ROW, *OF_FRAME, *optional], step
 
-    by = "product_id" if has_runs else None  # else the rows of one product tell of the others' gaps
+    by = "product_id" if RUN in optional else None  # else the rows of one product tell of the others' gaps
     return stateful(level2.lazy(), begin, options.schema, "BOOK", by=by)
 
 
-def check_level2(level2: pl.LazyFrame | pl.DataFrame) -> bool:
-    """Refuse what is no level2 frame; tell whether its rows name their runs."""
+def check_level2(level2: pl.LazyFrame | pl.DataFrame) -> list[str]:
+    """Check that a frame has the columns of level2; return those that it may lack and has."""
     if not isinstance(level2, pl.LazyFrame | pl.DataFrame):
         raise ConfigError(f"level2 must be a Polars frame, e.g. cb.scan_raw(path, 'level2'), not {level2!r}")
     found, expected = level2.lazy().collect_schema(), schema("level2")
-    for name in (*OF_ROW, *OF_FRAME, RUN):
-        if name not in found and name != RUN:
+    for name in (*OF_ROW, *OF_FRAME, *_OPTIONAL):
+        if name not in found and name not in _OPTIONAL:
             raise ConfigError(f"level2 lacks the column {name}: it has {', '.join(found) or 'none'}")
         if name in found and found[name] != expected[name]:
             raise ConfigError(f"{name} of level2 must be {expected[name]}, not {found[name]}: cast it")
-    return RUN in found
+    return [name for name in _OPTIONAL if name in found]
 
 
 def _rebuilder(options: BookOptions, columns: list[str], start: BookState | None) -> Rebuilder:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import polars as pl
 
 from cbtools.book.ladder import NO_VALUE, Ladder
-from cbtools.book.messages import Messages, Rows, read_batch
+from cbtools.book.messages import STREAM, Messages, Rows, read_batch
 from cbtools.book.runs import Runs
 from cbtools.errors import ConfigError, StateError, unknown_name
 from cbtools.raw.sequence import Stream
@@ -24,7 +24,7 @@ When = Literal["message", "bbo", "depth"]
 Gaps = Literal["mark", "drop", "raise", "ignore"]
 
 MOST_LEVELS: Final = 10_000
-_OK, _UNPROVEN = (BOOK_STATE.categories.to_list().index(state) for state in ("ok", "unproven"))
+_UNPROVEN = BOOK_STATE.categories.to_list().index("unproven")
 _STATES: Final = pl.DataFrame({"book_state": BOOK_STATE.categories}, schema={"book_state": BOOK_STATE})
 _OF_FRAME: Final = ("product_id", *(column.name for column in FRAME))
 
@@ -84,7 +84,8 @@ class Rebuilder:
         self.empty = pl.DataFrame(schema=self.schema)
         self._shown = _Shown(options, columns)
         when = {"message": kernels.EACH, "bbo": kernels.BEST, "depth": kernels.SHOWN}[options.on]
-        self._how = np.array([when, self._shown.depth, options.gaps == "ignore"], np.int64)
+        gaps = options.gaps
+        self._how = np.array([when, self._shown.depth, gaps == "ignore", gaps == "drop"], np.int64)
         self._runs = Runs(stream)
         self.books = {} if books is None else books
         self._begin = begin
@@ -111,14 +112,14 @@ class Rebuilder:
             unproven = np.flatnonzero(kept & (told[self._kernels.TOLD_STATE] == _UNPROVEN))
             if len(unproven):
                 raise _refusal(level2.row(int(batch.first_rows[unproven[0]]), named=True))
-        if self._options.gaps == "drop":
-            kept &= told[self._kernels.TOLD_STATE] == _OK
         first_rows = batch.first_rows
         if not kept.all():
             first_rows, told, columns = first_rows[kept], told[:, kept], columns[:, kept]
-        of_frame = [level2[name] for name in _OF_FRAME if name in self.schema]
+        of_frame = [level2[name] for name in _OF_FRAME if name in self.schema and name in level2]
         made = {series.name: series for series in pl.DataFrame(of_frame)[first_rows]} if of_frame else {}
         made |= self._shown.series(columns, fewest) | self._told(told)
+        if STREAM in self.schema and STREAM not in made:
+            made[STREAM] = pl.Series([None], dtype=pl.String).new_from_index(0, len(first_rows))
         frame = pl.DataFrame([made[name] for name in self.schema])
         frame.columns = list(self.schema)
         return frame
@@ -128,7 +129,7 @@ class Rebuilder:
         told: I64, fewest: I64,
     ) -> None:  # fmt: skip
         kernels = self._kernels
-        book.find(rows.price, messages.pieces, slots)
+        book.find(rows.price, rows.side, messages.pieces, slots)
         shown = slice(kernels.FEWEST_BIDS, kernels.FEWEST_ASKS + 1)
         book.marks[shown] = self._shown.depth
         kernels.rebuild(

@@ -23,7 +23,7 @@ from cbtools.book.effect import (
     overlaid,
     products_of,
 )
-from cbtools.book.ladder import NO_VALUE, Known, Ladder
+from cbtools.book.ladder import Known, Ladder
 from cbtools.book.messages import OF_FRAME, OF_ROW, RUN
 from cbtools.book.rebuilder import BookOptions, Rebuilder
 from cbtools.book.report import BookReport, Tickers, counts_of
@@ -36,14 +36,14 @@ from cbtools.raw.sequence import Run, Stream
 from cbtools.raw.stream import CHUNK_BYTES, Reading
 from cbtools.stores import as_place
 
-STATE_VERSION: Final = 1
+STATE_VERSION: Final = 2
 """Version of the form in which states are saved."""
 
 _KEY: Final = "cbtools.state"
 _SEGMENTS: Final = 256
+_SETS: Final = ("products", "unmarked")
+"""Fields of a stream that are sets."""
 LEVEL2: Final = frozenset((*OF_ROW, *OF_FRAME, RUN))
-_BROKEN: Final = NO_VALUE + 1
-"""Stands for a run that no row is of."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,10 +58,9 @@ class BookState:
     ----------
     products : polars.DataFrame
         A row for each product with level2 rows: ``product_id``; ``has_book``: a snapshot came, so that the
-        levels are the whole book; ``proven``: it was proven after its last message (without a snapshot: a
-        book proven before would be); ``current``: no break of the sequence since that message;
-        ``proven_since``: the snapshot it rests on; ``snapshots``: how many there were; ``sequence_num`` of
-        its last message.
+        levels are the whole book; ``proven``: no break of the sequence since the last snapshot (without one:
+        a book proven before would be still); ``proven_since``: the last snapshot; ``snapshots``: how many
+        there were; ``sequence_num`` of its last message, null after a break.
     levels : polars.DataFrame
         product_id, side, price, size; sorted. Without a snapshot these are the changes: a level deleted has
         size 0.
@@ -238,8 +237,7 @@ class BookState:
         """Give the books as the kernels take them, by product."""
         made = {}
         for product, effect in effects_of(self.products).items():
-            run = self.stream.run_of(product).name if effect.current else _BROKEN
-            made[product] = Ladder(effect.known(run))
+            made[product] = Ladder(effect.known(self.stream.run_of(product).name))
         for (product,), levels in self.levels.group_by("product_id"):
             made[str(product)].fill(
                 levels["side"].to_physical().to_numpy(), levels["price"].to_numpy(), levels["size"].to_numpy()
@@ -254,7 +252,7 @@ class BookState:
     def _as_json(self) -> str:
         told = {
             "version": STATE_VERSION,
-            "stream": {**vars(self.stream), "products": sorted(self.stream.products)},
+            "stream": {**vars(self.stream), **{name: sorted(getattr(self.stream, name)) for name in _SETS}},
             "products": list(effects_of(self.products).values()),
             "segments": self.segments,
         }
@@ -315,8 +313,7 @@ class Follower:
         """Give the state after what was read so far."""
         stream, effects, levels = self._reading.stream.copy(), [], {}
         for product, ladder in sorted(self._rebuilder.books.items()) if self._follows else ():
-            known = ladder.known()
-            effects.append(Effect.of(product, known, current=known.run == stream.run_of(product).name))
+            effects.append(Effect.of(product, ladder.known()))
             levels[product] = ladder.levels()
         before = self._start.segments if self._start is not None else ()
         segments = (*before, *self._reading.report.segments)[-_SEGMENTS:]
@@ -351,8 +348,8 @@ def head(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise _damaged(path, error) from error
     if version != STATE_VERSION:
         raise StateError(
-            f"{path} is a state of version {version}, and this cbtools reads version {STATE_VERSION}: read "
-            "its segments again"
+            f"{path} is a state of version {version}, and this cbtools reads version {STATE_VERSION}, whose "
+            "states know of breaks that no message has shown: read its segments again"
         )
     return known
 
@@ -366,7 +363,8 @@ def _stream(told: dict[str, Any]) -> Stream:
     stream.run = Run(*told["run"])
     stream.product_runs = {product: Run(*run) for product, run in told["product_runs"].items()}
     stream.starts = [tuple(frame) for frame in told["starts"]]
-    stream.products = set(told["products"])
+    for name in _SETS:
+        setattr(stream, name, set(told[name]))
     recent = Stream().recent
     recent.extend(tuple(frame) for frame in told["recent"])
     stream.recent = recent

@@ -10,7 +10,7 @@ from cbtools.schema import BOOK_STATE, TIME
 
 def top_of(state: BookState, depth: int, *, ignore_gaps: bool = False) -> pl.DataFrame:
     """Give a row a product with a book: product_id, the levels, book_state and proven_since."""
-    proven = (pl.col("proven") & pl.col("current")) | ignore_gaps
+    proven = pl.col("proven") | ignore_gaps
     frames = [state.products.filter("has_book").select("product_id", proven=proven, since="proven_since")]
     for side in ("bid", "ask"):
         both = pl.col("price", "size")  # sorted by price

@@ -19,7 +19,7 @@ import polars as pl
 
 from cbtools.dataset import hive, order
 from cbtools.dataset.draft import regroup
-from cbtools.dataset.parquet import Format, PartFile, row_group_rows
+from cbtools.dataset.parquet import Format, PartFile, check_version, row_group_rows
 from cbtools.errors import DatasetError
 from cbtools.stores import Entry, discard, open_bytes, scratch_for
 
@@ -154,7 +154,10 @@ def write_compacted(
     number = int(secrets.token_hex(2), 16)
     token = secrets.token_hex(hive.TOKEN_BYTES)
     drafted = str(hive.segment_of(path.name)) if without is None else without  # its next writer removes it
-    told = {k: v for k, v in pl.read_parquet_metadata(str(sources[-1])).items() if k.startswith("cbtools.")}
+    footers = [pl.read_parquet_metadata(str(source)) for source in sources]
+    for source, metadata in zip(sources, footers, strict=True):
+        check_version(metadata, source)  # of the parts that become one, the footer names one version
+    told = {k: v for k, v in footers[-1].items() if k.startswith("cbtools.")}
     told |= {"cbtools.segment": segments[0], _SEGMENTS: json.dumps(segments)}
     told[_BYTES] = str(sum(_share(source, without) for source in sources))
     by = order.sort_columns(schema)

@@ -12,6 +12,7 @@ from typing import Any, Final
 import polars as pl
 
 from cbtools.dataset import hive
+from cbtools.errors import DatasetError
 from cbtools.schema import SCHEMA_VERSION, Column, columns
 
 ROW_GROUP_BYTES: Final = 48 << 20
@@ -81,6 +82,36 @@ def footer(
 
 def _described(c: Column) -> dict[str, object]:
     return {"name": c.name, "dtype": str(c.dtype), "unit": c.unit, "meaning": c.meaning, "null": c.null}
+
+
+def check_version(metadata: Mapping[str, str], path: object) -> None:
+    """Check that a part is of today's schema version, if it is of a table that has versions.
+
+    Rows of an older version lack what today's readers rely on, and nothing in them would show it.
+
+    Parameters
+    ----------
+    metadata : mapping of str to str
+        The part's key-value metadata.
+    path : object
+        The part, for the message.
+
+    Raises
+    ------
+    DatasetError
+        If it is of another version.
+    """
+    version = int(metadata.get("cbtools.schema_version", SCHEMA_VERSION))
+    if version < SCHEMA_VERSION:
+        raise DatasetError(
+            f"{path} is of schema version {version}, and this cbtools reads version {SCHEMA_VERSION}, whose "
+            "level2 and book carry the breaks of the sequence: run its segments again, into an empty folder"
+        )
+    if version > SCHEMA_VERSION:
+        raise DatasetError(
+            f"{path} is of schema version {version}, and this cbtools reads version {SCHEMA_VERSION}: "
+            "install a newer one"
+        )
 
 
 def columns_told(table: str, present: Iterable[str], before: str) -> str:

@@ -14,7 +14,7 @@ from typing import Final, Literal
 import polars as pl
 
 from cbtools.dataset import compacted, hive
-from cbtools.dataset.parquet import partition_dtypes
+from cbtools.dataset.parquet import check_version, partition_dtypes
 from cbtools.dataset.split import DERIVED_DTYPES
 from cbtools.errors import DatasetError, unknown_name
 from cbtools.schema import RAW, SEGMENT, TABLES, schema
@@ -24,6 +24,7 @@ FOOTERS: Final = 256
 """How many footers a scan reads to learn the columns, at about 0.1 ms each."""
 
 _PATH = "__path"
+_STREAM = "stream"
 _TRIES = 20
 _REQUESTS = 16
 
@@ -214,6 +215,8 @@ def _columns(
         if isinstance(there, Exception):  # a query that needs the file will say so
             unreadable = f"{file.entry.path}: {there}"
             continue
+        if _STREAM not in there:  # as in every part of a table of ours, but those of versions before
+            check_version(pl.read_parquet_metadata(file.entry.path), file.entry.path)
         for name, dtype in there.items():
             if found.setdefault(name, dtype) != dtype:
                 raise DatasetError(
@@ -249,9 +252,11 @@ def _partition_types(
     noted: dict[str, pl.DataType] = {}
     for file in files:
         try:
-            noted = partition_dtypes(pl.read_parquet_metadata(file.entry.path))
+            metadata = pl.read_parquet_metadata(file.entry.path)
         except (pl.exceptions.ComputeError, OSError):
             continue
+        check_version(metadata, file.entry.path)
+        noted = partition_dtypes(metadata)
         break
     known = {**DERIVED_DTYPES, **noted, **declared}
     return {name: known.get(name, pl.String()) for name in by}

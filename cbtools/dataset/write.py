@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from cbtools.dataset import hive, split
 from cbtools.dataset.compacted import SEGMENT
 from cbtools.dataset.draft import Draft, NewFolders, Plan, copied, finish_drafts
 from cbtools.dataset.finished import Finished, FinishedPart, is_in
-from cbtools.dataset.parquet import footer
+from cbtools.dataset.parquet import check_version, footer
 from cbtools.dataset.written import Written
 from cbtools.errors import ConfigError, DatasetError
 from cbtools.schema import Column
@@ -136,6 +137,9 @@ class DatasetWriter:
             if fresh and other:
                 break
         self._others = as_place(other) if other else None
+        if self._others is not None and self._table is not None:
+            with contextlib.suppress(pl.exceptions.PolarsError, OSError):  # who reads it will say so
+                check_version(pl.read_parquet_metadata(str(self._others)), self._others)
 
     def begin(self, schema: Mapping[str, pl.DataType]) -> None:
         """Check the columns of the frames to come; `write` does it with the first frame.

@@ -69,6 +69,11 @@ class Level2Processor(BaseProcessor):
         )
         BookOptions(self.max_levels, "message", "mark", ())
 
+    @property
+    def rebuilds(self) -> bool:
+        """Whether it makes a book of changes of levels."""
+        return self.reconstruct_lob or self.compute_features
+
     def process(self, frame: pl.LazyFrame) -> pl.LazyFrame:
         """Rebuild the book and add what is asked for.
 
@@ -88,7 +93,7 @@ class Level2Processor(BaseProcessor):
         """
         if "book_state" in frame.collect_schema():
             book = frame
-        elif self.reconstruct_lob or self.compute_features:
+        elif self.rebuilds:
             book = rebuild_book(frame, depth=self.max_levels)
         else:
             return frame

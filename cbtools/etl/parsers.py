@@ -28,7 +28,7 @@ from cbtools.schema import CHANNELS, FRAME, TIME, schema
 MIXED: Final = tuple(channel for channel in CHANNELS if channel != "subscriptions")
 """The channels that a parser without a channel puts into one table."""
 
-_UNTOLD: Final = ("connection", "line", "unbroken_since")
+_UNTOLD: Final = ("stream", "connection", "line", "unbroken_since")
 """What one message alone does not tell."""
 
 
@@ -58,7 +58,9 @@ class RawParser(BaseProcessor):
     In an `ETLPipeline` it stands directly behind the reader, and reads the segments itself, lazily: with a
     channel, the table that `cbtools.scan_raw` gives; without, the rows of all channels in the order of their
     lines, with the column ``channel``, and null in the columns that a row's channel does not have.
-    (Subscriptions are left out there: they tell of the connection, not of the market.)
+    (Subscriptions are left out there: they tell of the connection, not of the market.) Markers of level2 are
+    left out, since code for the earlier package expects a price in every row; a `Level2Processor` that
+    rebuilds the book directly after it gets them all the same.
 
     Counted are ``records_processed`` (lines), ``records_output`` (rows that the query asked for), ``errors``
     (lines that are not understood: `cbtools.read_raw` gives them) and ``duplicates`` (repeats dropped).
@@ -93,7 +95,9 @@ class RawParser(BaseProcessor):
         if self.channel is not None and self.channel not in CHANNELS:
             raise unknown_name("channel", self.channel, CHANNELS)
 
-    def scan(self, source: Source, reader: NDJSONReader | None = None) -> pl.LazyFrame:
+    def scan(
+        self, source: Source, reader: NDJSONReader | None = None, *, markers: bool = False
+    ) -> pl.LazyFrame:
         """Scan raw segments lazily.
 
         Parameters
@@ -102,6 +106,8 @@ class RawParser(BaseProcessor):
             As in `cbtools.scan_raw`.
         reader : NDJSONReader, optional
             Says whether a line that is not understood raises; gets the counts of the lines.
+        markers : bool
+            Keep the markers of level2: rows without side, price and size, for an empty snapshot or a break.
 
         Returns
         -------
@@ -120,12 +126,14 @@ class RawParser(BaseProcessor):
         def batches(names: list[str], predicate: pl.Expr | None) -> Iterator[pl.DataFrame]:
             channels, products = self._limits(predicate)
             tables = {table: frozenset(names) & schema(table).keys() | {"line"} for table in channels}
+            if "level2" in tables:
+                tables["level2"] |= {"side"}
             # whole: a line that is not understood is counted, whatever the query asks for
             reading = Reading(paths, Wanted(tables, products, whole=True), strict=strict)
             own, of_reader = self.stats, Counter() if reader is None else reader.stats
             try:
                 for batch in reading:
-                    frame = self._rows(batch, names, columns)
+                    frame = self._rows(batch if markers else _without_markers(batch), names, columns)
                     own["records_output"] += frame.height
                     yield frame
             finally:
@@ -146,7 +154,7 @@ class RawParser(BaseProcessor):
     def _rows(self, batch: Batch, names: list[str], columns: pl.Schema) -> pl.DataFrame:
         if self.channel is not None:
             found = batch.tables.get(self.channel)
-            return columns.to_frame().select(names) if found is None else found
+            return (columns.to_frame() if found is None else found).select(names)
         asked = {name: columns[name] for name in ["line", *names]}
         frames = [pl.DataFrame(schema=asked)]
         for channel, rows in batch.tables.items():
@@ -165,6 +173,13 @@ class RawParser(BaseProcessor):
             "RawParser reads the segments itself: put it directly behind an NDJSONReader, first of an "
             "ETLPipeline's processors, or call RawParser(...).scan(path)"
         )
+
+
+def _without_markers(batch: Batch) -> Batch:
+    level2 = batch.tables.get("level2")
+    if level2 is None or not level2["side"].null_count():
+        return batch
+    return Batch(batch.segment, {**batch.tables, "level2": level2.filter(pl.col("side").is_not_null())})
 
 
 def _count(report: RawReport, own: Counter[str], of_reader: Counter[str]) -> None:
@@ -208,7 +223,7 @@ class CoinbaseParser(Counted):
         -------
         list of dict
             A row a change, trade, ticker, ...: ``channel``, and the columns of its table but those that one
-            message alone does not tell (connection, line, unbroken_since). Times are Python's, to the
+            message alone does not tell (stream, connection, line, unbroken_since). Times are Python's, to the
             microsecond. Of subscriptions, ``subscribed`` is the channel subscribed to.
 
         Raises
@@ -229,7 +244,8 @@ class CoinbaseParser(Counted):
         columns = pl.Schema((n, dtype) for n, dtype in schema(frame.table).items() if n not in _UNTOLD)
         header = (frame.server_time, frame.capture_time, frame.sequence_num)
         sent = {name: pl.Int64() if dtype == TIME else dtype for name, dtype in columns.items()}
-        rows = pl.DataFrame([(*row, *header) for row in frame.rows], schema=sent, orient="row").cast(columns)
+        changes = [row for row in frame.rows if frame.table != "level2" or row[2] is not None]
+        rows = pl.DataFrame([(*row, *header) for row in changes], schema=sent, orient="row").cast(columns)
         self.stats["records_output"] += rows.height
         if frame.table == "subscriptions":  # whose own channel is another's
             rows = rows.rename({"channel": "subscribed"})

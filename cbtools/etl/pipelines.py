@@ -14,6 +14,7 @@ from typing import Any, Final
 import polars as pl
 
 from cbtools.errors import ConfigError
+from cbtools.etl.channels import Level2Processor
 from cbtools.etl.config import ChannelConfig, of_channels, read_channel_config
 from cbtools.etl.counts import Counted
 from cbtools.etl.parsers import RawParser
@@ -135,7 +136,8 @@ class ETLPipeline:
         first, others = self.processor.processors[:1], self.processor.processors[1:]
         for parser in first:
             if isinstance(parser, RawParser) and isinstance(self.reader, NDJSONReader):
-                frame = parser.scan(input_path, self.reader)
+                markers = any(isinstance(one, Level2Processor) and one.rebuilds for one in others[:1])
+                frame = parser.scan(input_path, self.reader, markers=markers)
                 return ProcessorChain(others).follow(frame, [self.reader, parser])
         return self.processor.follow(self.reader.scan(input_path), [self.reader])
 

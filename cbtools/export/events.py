@@ -50,18 +50,24 @@ _BEST_LEVELS: Final = ("bid_price_1", "bid_size_1", "ask_price_1", "ask_size_1")
 
 
 def messages_of(changes: pl.DataFrame, start: BookState | None, gaps: Gaps, product: str) -> pl.DataFrame:
-    """Give a row a message: its times, the best of its book, and what becomes of its changes."""
+    """Return a row for each message: its times, the best of its book, and what becomes of its changes.
+
+    A marker of a break has a row, too: it ends the book, and has no changes.
+    """
     found = changes.group_by("message", maintain_order=True).agg(
         pl.first("line", "connection", "sequence_num", "server_time", "capture_time"),
         pl.max("event_time"),
         snapshot=pl.col("is_snapshot").any(),
+        marker=(pl.col("side").is_null() & ~pl.col("is_snapshot")).all(),
     )
     found = _with_times(found, "event_time", "level2").with_columns(pl.col("exch", "local").cum_max())
-    book = rebuild_book(changes, depth=1, start=start).select(*_BEST_LEVELS, "book_state").collect()
-    early = found.height - book.height  # a book has a row a message, from its first snapshot on
-    found = found.join(
-        book.with_columns(message=pl.int_range(early, found.height)), on="message", how="left"
-    ).sort("message")
+    shown = (*_BEST_LEVELS, "book_state")
+    numbered = changes.with_columns(line=pl.col("message"))
+    book = rebuild_book(numbered, depth=1, start=start).select(*shown, message="line").collect()
+    found = found.join(book, on="message", how="left", maintain_order="left").with_columns(
+        # a break of what is broken already has no row of its own
+        pl.when("marker").then(pl.col(shown).forward_fill()).otherwise(pl.col(shown))
+    )
     unproven = (pl.col("book_state") == "unproven").fill_null(value=False)
     if gaps == "raise" and not found.filter(unproven).is_empty():
         at = found.filter(unproven).row(0, named=True)
@@ -71,16 +77,17 @@ def messages_of(changes: pl.DataFrame, start: BookState | None, gaps: Gaps, prod
             "has no book until the next one, gaps='ignore' goes on with what there is"
         )
     crossed = (pl.col("bid_price_1") >= pl.col("ask_price_1")).fill_null(value=False)
-    is_early = pl.col("book_state").is_null()
+    has_book = pl.col("book_state").is_not_null()
     dropped = unproven if gaps == "drop" else pl.lit(value=False)
     found = found.with_columns(
-        early=is_early,
-        written=~is_early & ~dropped,
+        early=~has_book & ~pl.col("marker"),
+        written=has_book & ~pl.col("marker") & ~dropped,
         ends_book=dropped & ~dropped.shift(fill_value=False),
         was_crossed=crossed.shift(fill_value=False) & ~crossed,
     )
     if not found["written"].any():
-        why = "come before a snapshot" if found["early"].all() else "have a book that is not proven"
+        has_none = (found["early"] | found["marker"]).all()
+        why = "come before a snapshot" if has_none else "have a book that is not proven"
         raise DatasetError(
             f"level2 of {product} has no book to write: all messages {why}; begin with a snapshot, or give "
             "start, the BookState before the first row"
@@ -143,14 +150,17 @@ def shift_of(frames: Sequence[pl.DataFrame]) -> int:
 def _depth_events(changes: pl.DataFrame, messages: pl.DataFrame, before: pl.DataFrame | None) -> pl.DataFrame:
     """Give the events of the book, in order, each with its message."""
     new = pl.col("message") != pl.col("message").shift(fill_value=-1)
-    begins = pl.col("is_snapshot") & (new | ~pl.col("is_snapshot").shift(fill_value=False))
+    marker = pl.col("side").is_null()
+    begins = pl.col("is_snapshot") & (new | marker | ~pl.col("is_snapshot").shift(fill_value=False))
     is_deletion = pl.col("size") <= 0
     levels = (
         changes.lazy()
         .select("message", "is_snapshot", "side", "price", "size", row=pl.int_range(pl.len()), begins=begins)
         # what a message says before its last snapshot begins, that snapshot does away with
         .with_columns(since=pl.when("begins").then("row").max().over("message").fill_null(-1))
-        .filter(pl.lit(messages["written"].gather(changes["message"])), pl.col("row") >= pl.col("since"))
+        .filter(
+            pl.lit(messages["written"].gather(changes["message"])), pl.col("row") >= pl.col("since"), ~marker
+        )
         .unique(["message", "side", "price"], keep="last", maintain_order=True)
         .filter((pl.col("since") < 0) | ~is_deletion)
         .select(
@@ -165,11 +175,11 @@ def _depth_events(changes: pl.DataFrame, messages: pl.DataFrame, before: pl.Data
     )
     clears = messages.filter((pl.col("written") & pl.col("snapshot")) | pl.col("ends_book"))
     frames = [levels, _events(clears, _CLEAR, CLEAR)]
-    first = messages.row(0, named=True)
-    if before is not None and first["written"] and not first["snapshot"]:
-        frames.append(_events(messages.head(1), _CLEAR, CLEAR))
+    first = messages.filter(~pl.col("marker")).head(1)
+    if before is not None and first.filter(pl.col("written") & ~pl.col("snapshot")).height:
+        frames.append(_events(first, _CLEAR, CLEAR))
         for side, flag in (("bid", BUY), ("ask", SELL)):
-            rows = before.filter(pl.col("side") == side).with_columns(message=0)
+            rows = before.filter(pl.col("side") == side).with_columns(message=first["message"].item())
             frames.append(_events(rows, _BEFORE, SNAPSHOT, flag, "price", "size"))
     mended = messages.filter(pl.col("written") & pl.col("was_crossed"))
     for side, flag in (("bid", BUY), ("ask", SELL)):

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 import polars as pl
 
-from cbtools.book.messages import RUN
+from cbtools.book.messages import OF_CHANGE, RUN
 from cbtools.errors import ConfigError, StateError, unknown_name
 from cbtools.schema import TIME
 
@@ -47,7 +47,7 @@ class Proven:
         """Of each product: the run of its last snapshot, and whether its last row was proven."""
 
     def __call__(self, level2: pl.DataFrame) -> pl.DataFrame:
-        """Take the next rows; give those that are proven, and the first of the others made to clear."""
+        """Return the rows that are proven; an empty snapshot stands for the first of the others."""
         of_snapshot = pl.when("is_snapshot").then(RUN).forward_fill().over("product_id")
         rows = (
             level2.join(self._known, on="product_id", how="left", maintain_order="left")
@@ -61,7 +61,8 @@ class Proven:
             raise refusal(rows.filter(~pl.col("proven")).row(0, named=True))
         last = rows.group_by("product_id").agg(pl.last("run", "proven"))
         self._known = pl.concat([self._known.join(last, on="product_id", how="anti"), last])
-        clears = ~pl.col("proven")
-        return rows.filter(pl.col("proven") | pl.col("before")).with_columns(
-            is_snapshot=pl.col("is_snapshot") | clears, size=pl.when(clears).then(0.0).otherwise("size")
+        proven = pl.col("proven")
+        change = (pl.when("proven").then(name).alias(name) for name in OF_CHANGE)
+        return rows.filter(proven | pl.col("before")).with_columns(
+            *change, is_snapshot=pl.col("is_snapshot") | ~proven
         )

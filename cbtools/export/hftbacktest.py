@@ -117,8 +117,8 @@ def to_hftbacktest(
     path : path-like
         The file, ``.npz``. It appears whole or not at all, and replaces another.
     gaps : {"drop", "raise", "ignore"}
-        What to do where frames are missing: have no book, both sides cleared, until the next snapshot; raise;
-        or go on with what there is.
+        What to do where frames are missing: have no book, both sides cleared from the frame that shows it (a
+        marker of level2, as `scan_raw` has them) until the next snapshot; raise; or go on with what there is.
     start : BookState, optional
         The book before the first row, where that is no snapshot. Without it there is no book, and no event
         of one, before the first snapshot.
@@ -179,7 +179,7 @@ def to_hftbacktest(
         messages=written.height,
         snapshots=int(written["snapshot"].sum()),
         early=int(messages["early"].sum()),
-        unproven=messages.height - written.height - int(messages["early"].sum()),
+        unproven=messages.filter(~(pl.col("written") | pl.col("early") | pl.col("marker"))).height,
         trades=0 if happened is None else happened.height,
         past_trades=0 if executed is None or happened is None else executed.height - happened.height,
         shift_ns=shift,
@@ -194,8 +194,8 @@ def _checked_path(path: str | Path) -> Path:
 
 def _collected(level2: Frame, trades: Frame | None) -> tuple[pl.DataFrame, pl.DataFrame | None]:
     """Read of both frames what is needed, having refused what they cannot be."""
-    has_runs = check_level2(level2)
-    needed = [*OF_ROW, *OF_FRAME, *([RUN] if has_runs else []), "event_time"]
+    optional = check_level2(level2)
+    needed = [*OF_ROW, *OF_FRAME, *([RUN] if RUN in optional else []), "event_time"]
     _check_columns(level2, ["event_time"], "level2")
     if trades is not None:
         if not isinstance(trades, pl.LazyFrame | pl.DataFrame):

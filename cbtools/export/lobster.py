@@ -45,8 +45,8 @@ def to_lobster(
     LOBSTER's messages are single orders, and a level2 feed has none: a row of the book is the effect of all
     level changes of a frame. So only the time is told, and the five others are 0, a type that LOBSTER does
     not use: who looks for its submissions, deletions or executions finds none, rather than wrong ones.
-    LOBSTER has no word for a book that is not proven either, so such rows are left out; crossed books are
-    written as they are.
+    LOBSTER cannot say that a book is not proven either, so such rows are left out, those of breaks included:
+    a reader sees the last proven row until the next. Crossed books are written as they are.
 
     Parameters
     ----------

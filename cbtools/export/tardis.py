@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from cbtools.book.messages import RUN
+from cbtools.book.messages import OF_CHANGE, RUN
 from cbtools.durable import replace_file
 from cbtools.errors import ConfigError, DatasetError
 from cbtools.export.gaps import Gaps, Proven, check_columns, check_gaps
@@ -59,8 +59,10 @@ def to_tardis(
     snapshots are written like the others: filter by is_snapshot first if these are not wanted.
 
     The format cannot say that frames are missing. So the rows of a book that is not proven are left out, and
-    its first one becomes a snapshot of an empty book (``is_snapshot`` true, ``amount`` 0): who reads the file
-    has no book of the product until its next snapshot.
+    its first one (the marker of the break) becomes a snapshot of an empty book: a reader of the file has no
+    book of the product until its next snapshot. An empty snapshot, and one that follows another in one frame,
+    is two rows: a change and a snapshot, both with price 0 and amount 0, since a reader discards its book at
+    a snapshot that follows a change.
 
     Parameters
     ----------
@@ -122,6 +124,8 @@ def to_tardis(
                 return None
             if only_proven is not None:
                 batch = only_proven(batch)
+            if table == "level2" and batch["side"].null_count():
+                batch = _emptied(batch)
             return _to_csv(batch, table, exchange)
 
         return needed, step
@@ -147,6 +151,26 @@ def _table_of(frame: object) -> str:
             f"the frame is neither level2 nor market_trades: its columns are {', '.join(found) or 'none'}"
         )
     raise ConfigError(f"frame must be a Polars frame, e.g. cb.scan_raw(path, 'level2'), not {frame!r}")
+
+
+def _emptied(level2: pl.DataFrame) -> pl.DataFrame:
+    """Write empty snapshots as the format has them, and leave out the breaks, for which it has nothing.
+
+    A reader of the format discards its book at a snapshot that follows a change. So each is a change and a
+    snapshot, both a deletion of a level that is not there.
+    """
+    marker = pl.all_horizontal(pl.col(name).is_null() for name in OF_CHANGE)
+    rows = level2.with_row_index().filter(pl.col("is_snapshot") | ~marker)
+    changes = rows.filter(marker).with_columns(is_snapshot=False)
+    return (
+        pl.concat([changes, rows])
+        .sort("index", maintain_order=True)
+        .drop("index")
+        .with_columns(
+            pl.when(marker).then(pl.lit(value).cast(schema("level2")[name])).otherwise(name).alias(name)
+            for name, value in zip(OF_CHANGE, ("bid", 0.0, 0.0), strict=True)
+        )
+    )
 
 
 def _to_csv(rows: pl.DataFrame, table: str, exchange: str) -> pl.DataFrame:

@@ -12,6 +12,7 @@ from cbtools.raw.rows import (
     counter,
     known,
     product_rows,
+    snapshot_rows,
     subscription_row,
     text_of,
     ticker_row,
@@ -39,12 +40,13 @@ def advanced_frame(frame: dict[str, Any], tally: Tally) -> Frame:
         sequence_num = whole(sequence_num, "sequence_num", text=False)
     server_time = time_ns(frame.get("timestamp"), "timestamp")
     rows: list[Row] = []
+    seen: set[str] = set()  # products of which the frame had a snapshot
     for event in dicts(frame.get("events"), "events"):
-        rows += read_event(event, channel, tally)
+        rows += read_event(event, channel, tally, seen)
     return Frame(table, sequence_num, server_time, None, rows, tally)
 
 
-def _level2(event: dict[str, Any], channel: str, tally: Tally) -> list[Row]:
+def _level2(event: dict[str, Any], channel: str, tally: Tally, seen: set[str]) -> list[Row]:
     tally.look(channel, event, known("type product_id updates"))
     is_snapshot = one_of(event.get("type"), "event type", _EVENT_TYPES)
     product_id = name_text(event.get("product_id"), "product_id")
@@ -55,12 +57,10 @@ def _level2(event: dict[str, Any], channel: str, tally: Tally) -> list[Row]:
         price, size = tally.number(update, "price_level"), tally.number(update, "new_quantity")
         event_time = time_ns(update.get("event_time"), "event_time")
         rows.append((product_id, is_snapshot, side, price, size, event_time))
-    if is_snapshot and not rows:
-        tally.cleared.append(product_id)
-    return rows
+    return snapshot_rows(product_id, rows, seen) if is_snapshot else rows
 
 
-def _trades(event: dict[str, Any], channel: str, tally: Tally) -> list[Row]:
+def _trades(event: dict[str, Any], channel: str, tally: Tally, _: set[str]) -> list[Row]:
     tally.look(channel, event, known("type trades"))
     is_snapshot = one_of(event.get("type"), "event type", _EVENT_TYPES)
     rows = []
@@ -70,7 +70,7 @@ def _trades(event: dict[str, Any], channel: str, tally: Tally) -> list[Row]:
     return sorted(rows, key=lambda row: row[1])  # within an event, by trade_id
 
 
-def _tickers(event: dict[str, Any], channel: str, tally: Tally) -> list[Row]:
+def _tickers(event: dict[str, Any], channel: str, tally: Tally, _: set[str]) -> list[Row]:
     tally.look(channel, event, known("type tickers"))
     kind = event.get("type")
     if kind is not None and type(kind) is not str:
@@ -82,7 +82,7 @@ def _tickers(event: dict[str, Any], channel: str, tally: Tally) -> list[Row]:
     return rows
 
 
-def _candles(event: dict[str, Any], channel: str, tally: Tally) -> list[Row]:
+def _candles(event: dict[str, Any], channel: str, tally: Tally, _: set[str]) -> list[Row]:
     tally.look(channel, event, known("type candles"))
     rows = []
     for candle in dicts(event.get("candles"), "candles"):
@@ -95,17 +95,17 @@ def _candles(event: dict[str, Any], channel: str, tally: Tally) -> list[Row]:
     return rows
 
 
-def _heartbeats(event: dict[str, Any], channel: str, tally: Tally) -> list[Row]:
+def _heartbeats(event: dict[str, Any], channel: str, tally: Tally, _: set[str]) -> list[Row]:
     tally.look(channel, event, known("type current_time heartbeat_counter"))
     return [(None, text_of(event, "current_time"), counter(event.get("heartbeat_counter")), None)]
 
 
-def _status(event: dict[str, Any], channel: str, tally: Tally) -> list[Row]:
+def _status(event: dict[str, Any], channel: str, tally: Tally, _: set[str]) -> list[Row]:
     tally.look(channel, event, known("type products"))
     return product_rows(event.get("products"), f"{channel}.products", tally)
 
 
-def _subscriptions(event: dict[str, Any], channel: str, tally: Tally) -> list[Row]:
+def _subscriptions(event: dict[str, Any], channel: str, tally: Tally, _: set[str]) -> list[Row]:
     tally.look(channel, event, known("type subscriptions"))
     found = event.get("subscriptions")
     if type(found) is not dict:

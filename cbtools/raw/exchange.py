@@ -12,6 +12,7 @@ from cbtools.raw.rows import (
     counter,
     known,
     product_rows,
+    snapshot_rows,
     subscription_row,
     text_of,
     ticker_row,
@@ -43,14 +44,12 @@ def _changes(value: Any, name: str, width: int) -> list[list[Any]]:
 
 def _snapshot(frame: dict[str, Any], time: int | None, tally: Tally) -> list[Row]:
     product_id = name_text(frame.get("product_id"), "product_id")
-    rows = [
+    levels: list[Row] = [
         (product_id, True, side, tally.plain(price, "price"), tally.plain(size, "size"), time)
         for side, key in (("bid", "bids"), ("ask", "asks"))
         for price, size in _changes(frame.get(key), key, 2)
     ]
-    if not rows:
-        tally.cleared.append(product_id)
-    return rows
+    return snapshot_rows(product_id, levels, set())
 
 
 def _update(frame: dict[str, Any], time: int | None, tally: Tally) -> list[Row]:

@@ -17,7 +17,7 @@ import polars as pl
 
 from cbtools.raw.decode import decode_line
 from cbtools.raw.files import PADDING, Piece
-from cbtools.raw.rows import Tally
+from cbtools.raw.rows import Frame, Row, Tally
 from cbtools.raw.sequence import NO_NUMBER, NO_TIME, Lines
 from cbtools.raw.values import NotUnderstood
 from cbtools.schema import CHANNELS, FRAME, SIDE, TIME, TRADE_SIDE, schema
@@ -30,6 +30,8 @@ I64 = npt.NDArray[np.int64]
 _HOT: Final = ("level2", "market_trades", "ticker", "ticker_batch")
 """The tables that the kernel decodes; its codes for channels are their places in CHANNELS."""
 _OF_FRAME: Final = frozenset(column.name for column in FRAME) | {"unbroken_since"}
+_NO_SIDE: Final = 2
+"""Stands for the side of a marker in the kernel's codes."""
 _TICKER_VALUES: Final = tuple(name for name in schema("ticker") if name not in _OF_FRAME | {"product_id"})
 
 
@@ -60,7 +62,8 @@ class Decoded:
     """A piece decoded: the tables that have rows, and what is known of its lines.
 
     The tables' ``line`` is an index into ``lines``; connection and run are not yet known. ``tallies``: line
-    and counts, of the lines that have any.
+    and counts, of the lines that have any. ``markers``: line and product of the rows of level2 that are
+    markers of snapshots.
     """
 
     piece: Piece
@@ -68,6 +71,7 @@ class Decoded:
     tables: dict[str, pl.DataFrame]
     rejects: list[Reject]
     tallies: list[tuple[int, Tally]]
+    markers: list[tuple[int, str]]
 
 
 class Decoder:
@@ -100,10 +104,11 @@ class _Work:
 
     def __init__(self, piece: Piece, wanted: Wanted, kernels: ModuleType, sheets: Sheets) -> None:
         self.piece, self.wanted, self.kernels, self.sheets = piece, wanted, kernels, sheets
+        self.products = frozenset(wanted.products or ())
         self.usual: dict[str, list[pl.DataFrame]] = {}
         self.odd: dict[str, list[tuple[Any, ...]]] = {}
         self.level2: list[tuple[I64, list[str]]] = []
-        self.cleared: dict[int, list[str] | None] = {}
+        self.markers: list[tuple[int, str]] = []
         self.rejects: list[Reject] = []
         self.tallies: list[tuple[int, Tally]] = []
 
@@ -111,14 +116,13 @@ class _Work:
         headers = self.usual_lines()
         self.lines = self.new_lines(headers)
         self.count_long_numbers(headers)
-        self.lines.lost_products.update(self.cleared)
         self.odd_lines(headers)
         tables = {table: self.table(table) for table in self.wanted.columns if self.has_rows(table)}
         self.note_level2()
         if self.piece.damage:
             end = self.piece.offset + self.piece.size
             self.rejects.append(Reject(len(self.lines), end, f"damaged file: {self.piece.damage}", b""))
-        return Decoded(self.piece, self.lines, tables, self.rejects, self.tallies)
+        return Decoded(self.piece, self.lines, tables, self.rejects, self.tallies, self.markers)
 
     # --- the kernel's lines
 
@@ -149,14 +153,14 @@ class _Work:
         for k in range(3):
             of_kind = kind == k
             counts[of_kind] = np.diff(events[kernels.EVENT_END, of_kind], prepend=0)
+        marked = self.marked(events, lines, channel, counts)
+        counts[marked] += 1
         of_level2 = (channel == 0) & (counts > 0)
         products = names.gather(events[kernels.EVENT_PRODUCT, of_level2]).to_list()
         self.level2.append((lines[of_level2], products))
-        cleared: dict[int, list[str]] = {}
-        empty = (channel == 0) & (counts == 0) & (events[kernels.EVENT_SNAPSHOT] == 1)
-        for line, k in zip(lines[empty].tolist(), events[kernels.EVENT_PRODUCT, empty].tolist(), strict=True):
-            cleared.setdefault(line, []).append(names[k])
-        self.cleared.update(cleared)
+        self.markers += zip(
+            lines[marked].tolist(), names.gather(events[kernels.EVENT_PRODUCT, marked]).to_list(), strict=True
+        )
         for code, table in enumerate(_HOT):
             here = channel == code
             if not here.any() or table not in self.wanted.columns:
@@ -165,7 +169,8 @@ class _Work:
             snapshot = self.spread(events[kernels.EVENT_SNAPSHOT, here], repeat) == 1
             if table == "level2":
                 product = self.named(events[kernels.EVENT_PRODUCT, here], repeat, names)
-                made = _level2(self.sheets.level2, level2, wanted, product, snapshot)
+                rows, at = self.sheets.level2, np.cumsum(repeat)[marked[here]] - repeat[marked[here]]
+                made = _level2(_with_markers(rows, level2, at), level2 + len(at), wanted, product, snapshot)
             elif table == "market_trades":
                 event = self.spread(np.flatnonzero(here), repeat)
                 made = _trades(self.sheets.trades, trades, wanted, event, snapshot, names)
@@ -174,6 +179,17 @@ class _Work:
                 made = _tickers(self.sheets.tickers, tickers, wanted, rows, names)
             made["line"] = pl.Series(self.spread(lines[here], repeat))
             self.usual.setdefault(table, []).append(pl.DataFrame(made))
+
+    def marked(self, events: I64, lines: I64, channel: I64, counts: I64) -> npt.NDArray[np.bool_]:
+        """Mark the snapshots before whose rows a marker is due, as `rows.snapshot_rows` has it."""
+        kernels, marked = self.kernels, np.zeros(len(lines), np.bool_)
+        snapshots = np.flatnonzero((channel == 0) & (events[kernels.EVENT_SNAPSHOT] == 1))
+        seen: set[tuple[int, int]] = set()
+        of = zip(lines[snapshots].tolist(), events[kernels.EVENT_PRODUCT, snapshots].tolist(), strict=True)
+        for k, key in zip(snapshots.tolist(), of, strict=True):
+            marked[k] = counts[k] == 0 or key in seen
+            seen.add(key)
+        return marked
 
     def spread(self, values: I64, counts: I64) -> I64:
         """Give each row what holds for its event; numpy's repeat takes ten times as long."""
@@ -230,10 +246,14 @@ class _Work:
             code = CHANNELS.index(frame.table)
             self.set_header(i, frame.sequence_num, frame.server_time, frame.capture_time, code)
             self.lines.level2[i] = frame.table == "level2"
-            if frame.tally.cleared:
-                self.lines.lost_products[i] = frame.tally.cleared
             if self.wants(frame.table):
-                self.odd.setdefault(frame.table, []).extend((*row, i) for row in frame.rows)
+                self.odd.setdefault(frame.table, []).extend((*row, i) for row in self.chosen(frame))
+
+    def chosen(self, frame: Frame) -> list[Row]:
+        """Return a frame's rows of the products that are asked for."""
+        if self.wanted.products is None or "product_id" not in schema(frame.table):
+            return frame.rows
+        return [row for row in frame.rows if row[0] in self.products]
 
     def set_header(
         self, i: int, number: int | None, server: int | None, capture: int | None, channel: int
@@ -287,7 +307,7 @@ class _Work:
         if "capture_time" in wanted:
             added.append(times(self.lines.capture_time[line]).alias("capture_time"))
         if "sequence_num" in wanted:
-            added.append(_null_where(self.lines.sequence_num[line], NO_NUMBER).alias("sequence_num"))
+            added.append(null_where(self.lines.sequence_num[line], NO_NUMBER).alias("sequence_num"))
         return frame.hstack(added)
 
     def odd_frame(self, table: str) -> pl.DataFrame:
@@ -298,13 +318,13 @@ class _Work:
         frame = pl.DataFrame(self.odd[table], schema=_as_sent(own) | {"line": pl.Int64}, orient="row").cast(
             pl.Schema(own)
         )
-        if self.wanted.products is not None and "product_id" in own:
-            frame = frame.filter(pl.col("product_id").is_in(self.wanted.products))
         return frame.select(*(name for name in own if name in self.wanted.columns[table]), "line")
 
     def note_level2(self) -> None:
         """Tell which lines have level2 rows, of which products; in order."""
-        rows = dict.fromkeys((row[-1], row[0]) for row in self.odd.get("level2", []))
+        odd = self.odd.get("level2", [])
+        self.markers += ((row[-1], row[0]) for row in odd if row[2] is None)
+        rows = dict.fromkeys((row[-1], row[0]) for row in odd)
         lines = np.concatenate([*(lines for lines, _ in self.level2), [line for line, _ in rows]])
         products = [p for _, of_part in self.level2 for p in of_part] + [product for _, product in rows]
         order = np.argsort(lines, kind="stable").astype(np.int64)
@@ -319,10 +339,11 @@ def _as_sent(columns: Mapping[str, Any]) -> dict[str, Any]:
 
 def times(values: I64) -> pl.Series:
     """Make a column of times, null where NO_TIME."""
-    return _null_where(values, NO_TIME).cast(TIME)
+    return null_where(values, NO_TIME).cast(TIME)
 
 
-def _null_where(values: I64, missing: int) -> pl.Series:
+def null_where(values: I64, missing: int) -> pl.Series:
+    """Return a column that is null where a value stands for none."""
     series = pl.Series(values)
     if (values == missing).any():
         return pl.select(pl.when(series != missing).then(series)).to_series()
@@ -333,6 +354,15 @@ def _enum(codes: I64, dtype: pl.Enum) -> pl.Series:
     return pl.Series(codes.astype(np.uint8)).cat.to(dtype)
 
 
+def _with_markers(rows: Rows, n: int, at: I64) -> Rows:
+    """Insert markers, which have no side, before these of the first rows."""
+    if not len(at):
+        return rows
+    at = at - np.arange(len(at))  # among the rows without markers
+    ints = np.insert(rows.ints[:2, :n], at, [[_NO_SIDE], [NO_TIME]], axis=1)
+    return type(rows)(ints, np.insert(rows.floats[:2, :n], at, np.nan, axis=1))
+
+
 def _level2(
     rows: Rows,
     n: int,
@@ -341,16 +371,19 @@ def _level2(
     snapshot: npt.NDArray[np.bool_],
 ) -> dict[str, pl.Series]:
     made = {}
+    changes = rows.ints[0, :n] != _NO_SIDE
+    has_markers = not changes.all()
     if "product_id" in wanted:
         made["product_id"] = product
     if "is_snapshot" in wanted:
         made["is_snapshot"] = pl.Series(snapshot)
     if "side" in wanted:
-        made["side"] = _enum(rows.ints[0, :n], SIDE)
+        side = _enum(rows.ints[0, :n] * changes, SIDE)
+        made["side"] = side.set(pl.Series(~changes), None) if has_markers else side
     if "price" in wanted:
-        made["price"] = pl.Series(rows.floats[0, :n].copy())
+        made["price"] = pl.Series(rows.floats[0, :n].copy(), nan_to_null=has_markers)
     if "size" in wanted:
-        made["size"] = pl.Series(rows.floats[1, :n].copy())
+        made["size"] = pl.Series(rows.floats[1, :n].copy(), nan_to_null=has_markers)
     if "event_time" in wanted:
         made["event_time"] = times(rows.ints[1, :n].copy())
     return made

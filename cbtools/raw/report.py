@@ -24,6 +24,9 @@ class RawReport:
         Lines read; lines understood and not dropped as repeats.
     rows : dict
         Table → product → rows (``""`` for rows that name no product).
+    markers : dict
+        Product → markers among the rows of level2, which ``rows`` does not count: of breaks of its sequence
+        and of empty snapshots.
     time_span : tuple of datetime, or None
         First and last server_time (capture_time where a frame has none), UTC, to the microsecond.
     connections, gaps, lost_frames : int
@@ -48,6 +51,7 @@ class RawReport:
     lines: int = 0
     frames: int = 0
     rows: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    markers: Mapping[str, int] = field(default_factory=dict)
     time_span: tuple[datetime, datetime] | None = None
     connections: int = 0
     gaps: int = 0
@@ -88,6 +92,8 @@ class RawReport:
         for table, products in self.rows.items():
             if products:
                 shown.append((f"{table} rows", f"{sum(products.values()):,}: {counted(products, 8)}"))
+            if table == "level2" and self.markers:
+                shown.append(("level2 markers", counted(self.markers)))
         return shown
 
     def __str__(self) -> str:

@@ -19,14 +19,10 @@ _OPPOSITE: Final = {"buy": "sell", "sell": "buy"}
 
 @dataclass
 class Tally:
-    """What a line tells besides its rows.
-
-    ``cleared``: the products whose book an empty snapshot cleared, which no row can tell.
-    """
+    """What a line holds besides its rows."""
 
     unknown_keys: Counter[str] = field(default_factory=Counter)
     long_numbers: int = 0
-    cleared: list[str] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.unknown_keys or self.long_numbers)
@@ -64,6 +60,28 @@ class Frame:
     capture_time: int | None
     rows: list[Row]
     tally: Tally
+
+
+def snapshot_rows(product_id: str, levels: list[Row], seen: set[str]) -> list[Row]:
+    """Return the rows of a snapshot: a marker where it has no levels or follows another one of its frame.
+
+    Parameters
+    ----------
+    product_id : str
+        The product.
+    levels : list of Row
+        The rows of its levels.
+    seen : set of str
+        The products of which the frame has a snapshot before it; the product is added.
+
+    Returns
+    -------
+    list of Row
+        The rows that say, in any selection of the product's rows, that this snapshot replaces its book.
+    """
+    due = product_id in seen or not levels
+    seen.add(product_id)
+    return [(product_id, True, None, None, None, None), *levels] if due else levels
 
 
 @cache

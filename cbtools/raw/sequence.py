@@ -27,8 +27,8 @@ class Lines:
     """A piece's lines, an entry a line: what the sequence is told of them.
 
     ``framed``: the header is known (understood, or rejected with a header that can be read). ``level2``: of
-    that channel. ``lost_products``: line → products of which it holds what is not in the rows: those of a
-    rejected level2 frame (None: not known), and those that an empty snapshot cleared.
+    that channel. ``lost_products``: line → products of which it holds what is not in the rows, of a rejected
+    level2 frame (None: not known).
     ``level2_lines``, ``level2_products``: the lines that have level2 rows, and of which product.
     """
 
@@ -53,7 +53,7 @@ class Tracked:
 
     ``unbroken_since`` holds for all products but those that have runs of their own: ``runs`` is (from which
     line on, product, name of the run), with None where the product is back in the common run. ``gaps``: rows
-    of the table.
+    of the table. ``markers``: line and product of each marker of a break, in the order of the rows.
     """
 
     connection: npt.NDArray[np.int32]
@@ -61,6 +61,7 @@ class Tracked:
     unbroken_since: npt.NDArray[np.int64]
     runs: list[tuple[int, str, int | None]]
     gaps: list[tuple[int, int, int, int, int, list[str]]] = field(default_factory=list)
+    markers: list[tuple[int, str]] = field(default_factory=list)
 
 
 class Run(NamedTuple):
@@ -118,6 +119,9 @@ class Stream:
     product_runs: dict[str, Run] = field(default_factory=dict)
     products: set[str] = field(default_factory=set)
     """Those with level2 rows on this connection."""
+    unmarked: set[str] = field(default_factory=set)
+    """Those whose last level2 row is not the marker of a break: a break gives them one. (A marker for every
+    break would be no news, and there would be as many as products times breaks.)"""
     recent: deque[tuple[int, int, int]] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
 
     def lost_line(self) -> None:
@@ -139,6 +143,7 @@ class Stream:
             starts=self.starts.copy(),
             product_runs=self.product_runs.copy(),
             products=self.products.copy(),
+            unmarked=self.unmarked.copy(),
             recent=self.recent.copy(),
         )
 
@@ -174,6 +179,9 @@ class Stream:
         if other.connection == 1 and not reconnected:
             joined.products = self.products | other.products
             joined.recent = deque((*self.recent, *other.recent), maxlen=_REMEMBERED)
+        joined.unmarked = other.unmarked | {
+            product for product in self.unmarked if not breaks and other.run_of(product).breaks == 0
+        }
         joined.connection = self.connection + other.connection - 1 + reconnected
         joined.starts = [*self.starts, *other.starts[0 if reconnected or not self.starts else 1 :]]
         joined.first_time = self.first_time if self.starts else other.first_time
@@ -209,7 +217,7 @@ class _Pass:
             np.empty(n, np.int64),
             [(0, name, run.name) for name, run in state.product_runs.items() if run.name != state.run.name],
         )
-        self.connection_start = 0
+        self.seen_to = 0  # the state knows of the level2 rows before this line
         self.numbered = np.flatnonzero(lines.framed & (lines.sequence_num != NO_NUMBER))
         steps = np.diff(lines.sequence_num[self.numbered])
         told = np.fromiter(lines.lost_products, np.int64)
@@ -229,7 +237,7 @@ class _Pass:
             self.out.connection[i:end] = state.connection
             self.out.unbroken_since[i:end] = state.run.name
             i = end
-        state.products.update(self.products_from(self.connection_start, len(self.lines)))
+        self.see(len(self.lines))
         return self.out
 
     def in_order(self, start: int, end: int) -> bool:
@@ -299,8 +307,8 @@ class _Pass:
             state.connection += 1
             state.starts.append(frame)
             state.recent.clear()
+            self.see(i)
             state.products.clear()
-            self.connection_start = i
             if number > 0:
                 self.gap(i, 0, number)
             self.new_run(i)
@@ -323,6 +331,8 @@ class _Pass:
         Each product's run is named by its own runs, so that no other product changes its names.
         """
         state, time = self.state, self.time(i)
+        self.see(i)
+        self.mark(i, state.unmarked)
         state.run = state.run.broken(time)
         for product, run in state.product_runs.items():
             self.name_run(i, product, run.broken(time))
@@ -332,8 +342,22 @@ class _Pass:
         if products is None:
             self.new_run(i)
             return
+        self.see(i)
+        self.mark(i, self.state.unmarked.intersection(products))
         for product in dict.fromkeys(products):
             self.name_run(i, product, self.state.run_of(product).broken(self.time(i)))
+
+    def mark(self, i: int, products: set[str]) -> None:
+        """Write the markers of a break."""
+        self.out.markers += ((i, product) for product in sorted(products))
+        self.state.unmarked -= products
+
+    def see(self, end: int) -> None:
+        """Note which products have level2 rows in the lines before this one."""
+        products = self.products_from(self.seen_to, end)
+        self.state.products |= products
+        self.state.unmarked |= products
+        self.seen_to = end
 
     def name_run(self, i: int, product: str, run: Run) -> None:
         """Give a product a run of its own; where it is named like the common one, the rows need not know."""
@@ -341,7 +365,7 @@ class _Pass:
         self.out.runs.append((i, product, None if run.name == self.state.run.name else run.name))
 
     def gap(self, i: int, expected: int, got: int) -> None:
-        products = self.state.products | self.products_from(self.connection_start, i)
+        self.see(i)
         self.out.gaps.append(
             (
                 self.state.connection,
@@ -349,7 +373,7 @@ class _Pass:
                 got,
                 int(self.lines.capture_time[i]),
                 self.first_line + i,
-                sorted(products),
+                sorted(self.state.products),
             )
         )
 

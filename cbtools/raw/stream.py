@@ -20,10 +20,10 @@ import polars as pl
 
 from cbtools.errors import ConfigError, SegmentError
 from cbtools.raw.files import Buffer, Piece, Progress, read_pieces
-from cbtools.raw.piece import Decoded, Decoder, Reject, Wanted, times
+from cbtools.raw.piece import Decoded, Decoder, Reject, Wanted, null_where, times
 from cbtools.raw.report import RawReport
 from cbtools.raw.rows import Tally
-from cbtools.raw.sequence import NO_TIME, Stream, Tracked
+from cbtools.raw.sequence import NO_NUMBER, NO_TIME, Lines, Stream, Tracked
 from cbtools.schema import CHANNELS, SEGMENT, schema
 
 CHUNK_BYTES: Final = 64 << 20
@@ -127,11 +127,14 @@ class Reading:
         if not self._first_connection and decoded.lines.framed.any():
             self._first_connection = int(tracked.connection[np.argmax(decoded.lines.framed)])
         self._count.add_lines(decoded, tracked)
-        tables = {table: self._finish(table, frame, tracked) for table, frame in decoded.tables.items()}
+        found = self._with_breaks(decoded, tracked)
+        tables = {table: self._finish(table, frame, tracked) for table, frame in found.items()}
         if "gaps" in self._asked and tracked.gaps:
             tables["gaps"] = _gaps(tracked)
         if "rejects" in self._asked and decoded.rejects:
-            rows = [(self._first_line + r.line, r.byte_offset, r.reason, r.raw) for r in decoded.rejects]
+            rows = [
+                (self._first_line + r.line, r.byte_offset, None, r.reason, r.raw) for r in decoded.rejects
+            ]
             tables["rejects"] = pl.DataFrame(rows, schema=schema("rejects"), orient="row")
         for table, frame in tables.items():
             if SEGMENT.name in self._asked[table]:
@@ -150,6 +153,21 @@ class Reading:
             f"{reject.reason}; without strict=True the line would go to quarantine"
         )
 
+    def _with_breaks(self, decoded: Decoded, tracked: Tracked) -> dict[str, pl.DataFrame]:
+        """Return the tables with the markers of breaks in level2, each before the changes of its line."""
+        tables, products = decoded.tables, self._wanted.products
+        markers = tracked.markers
+        if products is not None:
+            wanted = frozenset(products)
+            markers = [marker for marker in markers if marker[1] in wanted]
+        if not markers or "level2" not in self._wanted.columns:
+            return tables
+        rows = [_breaks(decoded.lines, markers, self._wanted.columns["level2"])]
+        if "level2" in tables:
+            rows.append(tables["level2"].select(rows[0].columns))
+        self._count.add_markers(product for _, product in markers)
+        return {**tables, "level2": pl.concat(rows).sort("line", maintain_order=True)}
+
     def _finish(self, table: str, frame: pl.DataFrame, tracked: Tracked) -> pl.DataFrame:
         asked = self._asked[table]
         line = frame["line"].to_numpy()
@@ -161,6 +179,8 @@ class Reading:
             line = frame["line"].to_numpy()
         self._count.add_rows(table, frame)
         made = {"line": pl.Series(line + self._first_line)}
+        if "stream" in asked:
+            made["stream"] = pl.Series([None], dtype=pl.String).new_from_index(0, len(line))
         if "connection" in asked:
             made["connection"] = pl.Series(_of_lines(tracked.connection, line))
         if "unbroken_since" in asked:
@@ -185,6 +205,23 @@ class Reading:
             self._seen_trades = [pl.concat(self._seen_trades)]
         self._count.add_trade_ids(spans)
         return fresh
+
+
+def _breaks(lines: Lines, markers: Sequence[tuple[int, str]], columns: frozenset[str]) -> pl.DataFrame:
+    """Return the rows of level2 for the markers of breaks, with what of the columns a piece can know."""
+    line = np.array([i for i, _ in markers], np.int64)
+    known = {
+        "product_id": pl.Series([product for _, product in markers], dtype=pl.String),
+        "is_snapshot": pl.Series([False]).new_from_index(0, len(line)),
+        "server_time": times(lines.server_time[line]),
+        "capture_time": times(lines.capture_time[line]),
+        "sequence_num": null_where(lines.sequence_num[line], NO_NUMBER),
+    }
+    made = {name: series for name, series in known.items() if name in columns}
+    for name in ("side", "price", "size", "event_time"):
+        if name in columns:
+            made[name] = pl.Series([None], dtype=schema("level2")[name]).new_from_index(0, len(line))
+    return pl.DataFrame({**made, "line": line})
 
 
 def _rising(trades: pl.DataFrame) -> list[Span] | None:
@@ -234,7 +271,7 @@ def _with_own_runs(since: I64, line: I64, product: pl.Series, tracked: Tracked) 
 
 
 def _gaps(tracked: Tracked) -> pl.DataFrame:
-    rows = [(*gap[:3], None if gap[3] == NO_TIME else gap[3], *gap[4:]) for gap in tracked.gaps]
+    rows = [(None, *gap[:3], None if gap[3] == NO_TIME else gap[3], *gap[4:]) for gap in tracked.gaps]
     columns = schema("gaps")
     return pl.DataFrame(rows, schema={**columns, "capture_time": pl.Int64}, orient="row").cast(columns)
 
@@ -246,6 +283,7 @@ class _Counts:
         self.segments: list[str] = []
         self.raw_bytes = self.lines = self.frames = 0
         self.rows: dict[str, Counter[str]] = {table: Counter() for table in CHANNELS}
+        self.markers: Counter[str] = Counter()
         self.first_time = self.last_time = NO_TIME
         self.gaps = self.lost_frames = self.duplicates = 0
         self.duplicate_trades: Counter[str] = Counter()
@@ -271,12 +309,19 @@ class _Counts:
         for line, tally in decoded.tallies:
             if not tracked.repeated[line]:
                 self.tally.add(tally)
+        self.add_markers(product for line, product in decoded.markers if not tracked.repeated[line])
         times = np.where(lines.server_time == NO_TIME, lines.capture_time, lines.server_time)[kept]
         times = times[times != NO_TIME]
         if len(times):
             first = int(times.min())
             self.first_time = first if self.first_time == NO_TIME else min(self.first_time, first)
             self.last_time = max(self.last_time, int(times.max()))
+
+    def add_markers(self, products: Iterable[str]) -> None:
+        """Count rows of level2 that are markers: of these `add_rows` takes no account."""
+        markers = Counter(products)
+        self.markers += markers
+        self.rows["level2"].subtract(markers)
 
     def add_rows(self, table: str, frame: pl.DataFrame) -> None:
         counts = self.rows[table]
@@ -314,7 +359,8 @@ class _Counts:
             raw_bytes=self.raw_bytes,
             lines=self.lines,
             frames=self.frames,
-            rows={table: dict(sorted(counts.items())) for table, counts in self.rows.items() if counts},
+            rows={table: _sorted(counts) for table, counts in self.rows.items() if +counts},
+            markers=_sorted(self.markers),
             time_span=span,
             connections=connections,
             gaps=self.gaps,
@@ -327,6 +373,10 @@ class _Counts:
             errors=self.rows["errors"].total(),
             long_numbers=self.tally.long_numbers,
         )
+
+
+def _sorted(counts: Counter[str]) -> dict[str, int]:
+    return dict(sorted((+counts).items()))
 
 
 def _by_product(frame: pl.DataFrame) -> dict[str, int]:
