@@ -11,7 +11,8 @@ SECOND = 10**9
 def book(t, bids=((99, 1),), asks=((101, 1),), *, depth=3, product="BTC-USD", state="ok", since=1):
     """Write a book row, t in seconds (None: no clock); levels are (price, size), best first."""
     time = None if t is None else round(t * SECOND)
-    row = {"product_id": product, "capture_time": time, "book_state": state, "proven_since": since}
+    row = {"product_id": product, "book_state": state, "proven_since": since}
+    row |= {"server_time": time, "capture_time": time}
     for side, levels in (("bid", bids), ("ask", asks)):
         for k in range(depth):
             price, size = levels[k] if k < len(levels) else (None, None)
@@ -439,6 +440,17 @@ def test_labels_without_a_clock():
     assert label(rows, "label_return_1s") == [None, near(math.log(1.02)), near(math.log(102 / 101)), None]
     assert label(rows, "label_time_to_move_50bps") == [None, 0, SECOND, None]
     assert label(rows, "label_triple_barrier_50_50bps_1s") == [None, 1, 1, None]
+
+
+def test_labels_are_of_the_exchange_s_time_or_of_receipt():
+    rows = [of_mid(t, m) for t, m in [(0, 100), (1, 101), (2, 102), (3, 103)]]
+    # received at 0, 3, 3 (after the one before it, whatever its clock says) and 3
+    rows = [row | {"capture_time": round(t * SECOND)} for row, t in zip(rows, (0, 3, 2.5, 3), strict=True)]
+    for clock, steps in [("exchange", [SECOND] * 3), ("receive", [3 * SECOND, 0, 0])]:
+        found = labels.labels(rows, ["label_time_to_move_50bps"], clock=clock)
+        assert [row["label_time_to_move_50bps"] for row in found] == [*steps, None]
+    with pytest.raises(ValueError, match="capture_time"):
+        labels.labels(rows, ["label_time_to_move_50bps"], clock="capture_time")
 
 
 # --- integrated OFI

@@ -9,7 +9,13 @@ from cbtools import schema
 SERVER = 1_772_600_767_089_101_000  # wire.TIMESTAMP
 CAPTURE = 1_772_600_767_123_456_000  # wire.CAPTURE_TS
 EVENT = 1_772_600_766_950_001_000  # wire.EVENT_TIME
-FRAME = {"server_time": SERVER, "capture_time": CAPTURE, "connection": 1, "segment_index": 0}
+FRAME = {
+    "server_time": SERVER,
+    "capture_time": CAPTURE,
+    "stream": None,
+    "connection": 1,
+    "segment_index": 0,
+}
 BARE = FRAME | {"capture_time": None}
 
 
@@ -23,6 +29,11 @@ def at_ns(second, nanos=0):
 
 def decode(*lines):
     return raw.decode([wire.segment(*lines)])
+
+
+def changes(tables):
+    """Return the rows of level2 that are level changes."""
+    return [row for row in tables.rows["level2"] if not raw.is_marker(row)]
 
 
 def decode_one(text):
@@ -231,7 +242,7 @@ def test_exchange_feed():
 def test_every_row_has_the_columns_of_its_table():
     rows = decode(
         wire.snapshot(3),
-        wire.change(5),
+        wire.change(5),  # shows a gap: a marker
         wire.trades(6, wire.trade("1")),
         wire.ticker(7),
         wire.ticker(8, channel="ticker_batch"),
@@ -466,7 +477,7 @@ def test_a_gap_and_a_new_connection():
         wire.record(wire.change(5, timestamp=at(5)), "2026-03-04T05:06:10Z"),
         wire.record(wire.change(0, timestamp=at(0)), None),
     )
-    gap = {"capture_time": CAPTURE, "segment_index": 0}
+    gap = {"capture_time": CAPTURE, "stream": None, "segment_index": 0}
     assert tables.rows["gaps"] == [
         gap | {"connection": 1, "expected": 12, "got": 14, "line": 3, "products": ["BTC-USD", "ETH-USD"]},
         gap
@@ -489,7 +500,7 @@ def test_a_gap_and_a_new_connection():
         },
     ]
     assert tables.connections == 3
-    runs = [(row["line"], row["connection"], row["unbroken_since"]) for row in tables.rows["level2"][4:]]
+    runs = [(row["line"], row["connection"], row["unbroken_since"]) for row in changes(tables)[4:]]
     assert runs == [
         (2, 1, CAPTURE),
         (4, 1, CAPTURE + 1),
@@ -511,7 +522,7 @@ def test_exact_repeats_are_dropped_and_others_are_a_new_connection():
         wire.change(9, timestamp=None),
     )
     assert tables.duplicates == 2  # lines 3 and 6
-    rows = [(row["line"], row["connection"]) for row in tables.rows["level2"]]
+    rows = [(row["line"], row["connection"]) for row in changes(tables)]
     assert rows == [(1, 1), (2, 1), (5, 2), (7, 3), (8, 4)]
     assert [(row["line"], row["got"]) for row in tables.rows["gaps"]] == [(4, 8), (7, 9), (8, 9)]
 
@@ -527,12 +538,12 @@ def test_sequence_and_connection_run_on_over_segments():
         [wire.segment(wire.snapshot(0)), wire.segment(wire.change(1)), wire.segment(wire.change(3))]
     )
     assert [(row["line"], row["got"], row["segment_index"]) for row in tables.rows["gaps"]] == [(1, 3, 2)]
-    assert [row["unbroken_since"] for row in tables.rows["level2"]] == [SERVER] * 5 + [SERVER + 1]
+    assert [row["unbroken_since"] for row in changes(tables)] == [SERVER] * 5 + [SERVER + 1]
 
 
 def runs(*lines):
-    """Give (line, unbroken_since - the first run's name) of the level2 rows."""
-    rows = decode(*lines).rows["level2"]
+    """Return (line, product, unbroken_since - the first run's name) of the level changes."""
+    rows = changes(decode(*lines))
     first = rows[0]["unbroken_since"]
     return [(row["line"], row["product_id"][0], row["unbroken_since"] - first) for row in rows]
 
@@ -609,7 +620,7 @@ def test_the_names_of_runs_never_fall():
         wire.record(wire.change(6, "BTC-USD"), "2026-03-04T05:06:25Z"),
         wire.record(wire.change(7, "ETH-USD"), "2026-03-04T05:06:25Z"),
     ]
-    rows = decode(*lines).rows["level2"]
+    rows = changes(decode(*lines))
     assert [(row["line"], row["unbroken_since"]) for row in rows] == [
         (1, at_ns(20)),
         (2, at_ns(20) + 1),
@@ -617,6 +628,241 @@ def test_the_names_of_runs_never_fall():
         (5, at_ns(25)),
         (6, at_ns(30) + 1),
     ]
+
+
+# --- markers
+
+NOTHING = {"side": None, "price": None, "size": None, "event_time": None}
+
+
+def kinds(rows):
+    """Return (line, product, kind) of level2 rows."""
+    return [(row["line"], row["product_id"][0], kind_of(row)) for row in rows]
+
+
+def kind_of(row):
+    if raw.is_marker(row):
+        return "cleared" if row["is_snapshot"] else "break"
+    return f"{row['side']} {row['price']:g}"
+
+
+def level2(*lines):
+    return kinds(decode(*lines).rows["level2"])
+
+
+def event(product_id, *levels, kind="snapshot"):
+    return wire.book(product_id, *(wire.update(*level) for level in levels), kind=kind)
+
+
+BID = ("bid", "99", "1")
+ASK = ("offer", "101", "1")
+
+
+def test_a_gap_is_marked_where_a_frame_of_another_channel_shows_it():
+    tables = decode(
+        wire.record(wire.l2(0, event("ETH-USD", BID), event("BTC-USD", BID)), "2026-03-04T05:06:01Z"),
+        wire.record(wire.trades(8, wire.trade("1"), timestamp=at(8)), "2026-03-04T05:06:08.1Z"),
+        wire.record(wire.trades(9, wire.trade("2"), timestamp=at(9)), "2026-03-04T05:06:09.1Z"),
+        wire.record(wire.change(10, "BTC-USD", timestamp=at(10)), "2026-03-04T05:06:10.1Z"),
+    )
+    place = {
+        "server_time": at_ns(8),
+        "capture_time": at_ns(8, 100_000_000),
+        "sequence_num": 8,
+        "stream": None,
+        "connection": 1,
+        "line": 2,
+        "unbroken_since": at_ns(8, 100_000_000),
+        "segment_index": 0,
+    }
+    rows = tables.rows["level2"]
+    assert rows[2:4] == [
+        {"product_id": product_id, "is_snapshot": False, **NOTHING, **place}
+        for product_id in ("BTC-USD", "ETH-USD")
+    ]
+    assert kinds(rows) == [
+        (1, "E", "bid 99"),
+        (1, "B", "bid 99"),
+        (2, "B", "break"),
+        (2, "E", "break"),
+        (4, "B", "bid 99.5"),
+    ]
+    assert rows[4]["unbroken_since"] == place["unbroken_since"]
+    assert tables.markers == {"BTC-USD": 1, "ETH-USD": 1}
+    assert tables.counts("level2") == {"BTC-USD": 2, "ETH-USD": 1}
+
+
+def test_a_reconnect_is_marked_with_the_new_connection_and_before_the_changes_of_its_line():
+    tables = decode(
+        wire.snapshot(0, timestamp=at(0)),
+        wire.change(1, "ETH-USD", timestamp=at(1)),
+        wire.ticker(0),
+        wire.snapshot(1, timestamp=at(3)),
+        wire.l2(0, event("ETH-USD", BID, kind="update"), event("BTC-USD", BID), timestamp=at(4)),
+    )
+    assert [
+        (*kind, row["connection"]) for kind, row in zip(level2_of(tables), after(tables), strict=True)
+    ] == [
+        *((3, "B", "break", 2), (3, "E", "break", 2)),
+        *((4, "B", f"{side} {price}", 2) for side, price in LEVELS),
+        # the last row of ETH-USD is the marker of a break still
+        *((5, "B", "break", 3), (5, "E", "bid 99", 3), (5, "B", "bid 99", 3)),
+    ]
+
+
+LEVELS = [("bid", "99.5"), ("bid", "99"), ("ask", "100.5"), ("ask", "101")]
+
+
+def after(tables):
+    """Return the level2 rows after the first two lines."""
+    return [row for row in tables.rows["level2"] if row["line"] > 2]
+
+
+def level2_of(tables):
+    return kinds(after(tables))
+
+
+def test_only_products_with_rows_are_marked_and_only_once():
+    lines = [
+        wire.ticker(5),
+        wire.ticker(7),
+        wire.change(9),
+        wire.ticker(11),
+        wire.ticker(13),
+        wire.change(15),
+    ]
+    assert level2(*lines) == [(3, "B", "bid 99.5"), (4, "B", "break"), (6, "B", "bid 99.5")]
+    # the run goes on being broken all the same
+    assert [row["unbroken_since"] - SERVER for row in decode(*lines).rows["level2"]] == [2, 3, 5]
+
+
+def test_markers_are_written_across_segments():
+    tables = raw.decode([wire.segment(wire.snapshot(0)), wire.segment(wire.ticker(5), wire.ticker(9))])
+    assert [(row["segment_index"], *kinds([row])[0]) for row in tables.rows["level2"]][4:] == [
+        (1, 1, "B", "break")
+    ]
+
+
+def test_a_repeat_marks_nothing():
+    bad = wire.change(1, "ETH-USD", side="?")
+    lines = [wire.change(0, "ETH-USD"), bad, wire.change(2, "ETH-USD"), bad, wire.change(2, "ETH-USD")]
+    assert level2(*lines) == [(1, "E", "bid 99.5"), (2, "E", "break"), (3, "E", "bid 99.5")]
+
+
+def test_a_rejected_level2_line_marks_its_products_only():
+    bad = wire.record(wire.change(2, "ETH-USD", side="?", timestamp=at(2)), "2026-03-04T05:06:30Z")
+    tables = decode(wire.change(0), wire.change(1, "ETH-USD"), bad, wire.change(3), wire.change(4, "ETH-USD"))
+    assert level2_of(tables) == [(3, "E", "break"), (4, "B", "bid 99.5"), (5, "E", "bid 99.5")]
+    mark = after(tables)[0]
+    assert (mark["server_time"], mark["capture_time"], mark["sequence_num"]) == (at_ns(2), at_ns(30), 2)
+    assert mark["unbroken_since"] == after(tables)[2]["unbroken_since"] == at_ns(30)
+    # without rows of the product before, there is nothing to mark
+    assert level2(wire.change(1), bad, wire.change(3)) == [(1, "B", "bid 99.5"), (3, "B", "bid 99.5")]
+
+
+def test_a_rejected_line_that_shows_a_gap_too_marks_each_product_once():
+    bad = wire.change(5, "ETH-USD", side="?")
+    tables = decode(wire.change(0), wire.change(1, "ETH-USD"), bad, wire.change(6), wire.change(7, "ETH-USD"))
+    assert level2_of(tables)[:2] == [(3, "B", "break"), (3, "E", "break")]
+    # the marker names the run after both breaks
+    assert [row["unbroken_since"] - SERVER for row in after(tables)] == [1, 2, 1, 2]
+
+
+def test_a_rejected_line_without_a_header_is_marked_where_the_next_frame_shows_the_break():
+    assert level2(wire.change(0), b"", wire.ticker(1), wire.change(2)) == [
+        (1, "B", "bid 99.5"),
+        (4, "B", "bid 99.5"),
+    ]
+    assert level2(wire.change(0), b"", wire.ticker(2), wire.change(3)) == [
+        (1, "B", "bid 99.5"),
+        (3, "B", "break"),
+        (4, "B", "bid 99.5"),
+    ]
+    update = wire.exchange_update(["buy", "1", "1"])
+    assert level2(update, b"?", wire.match(1), update) == [
+        (1, "B", "bid 1"),
+        (3, "B", "break"),
+        (4, "B", "bid 1"),
+    ]
+
+
+def test_an_empty_snapshot_is_a_marker_and_breaks_nothing():
+    tables = decode(
+        wire.record(wire.l2(0, event("BTC-USD"), timestamp=at(0))),
+        wire.record(wire.change(1)),
+        wire.record(
+            wire.l2(2, event("ETH-USD", BID), event("BTC-USD"), event("ETH-USD", ASK, kind="update"))
+        ),
+        wire.record(wire.change(3)),
+    )
+    rows = tables.rows["level2"]
+    assert rows[0] == {
+        "product_id": "BTC-USD",
+        "is_snapshot": True,
+        **NOTHING,
+        **FRAME,
+        "server_time": at_ns(0),
+        "sequence_num": 0,
+        "line": 1,
+        "unbroken_since": CAPTURE,
+    }
+    assert kinds(rows) == [
+        (1, "B", "cleared"),
+        (2, "B", "bid 99.5"),
+        (3, "E", "bid 99"),
+        (3, "B", "cleared"),
+        (3, "E", "ask 101"),
+        (4, "B", "bid 99.5"),
+    ]
+    assert {row["unbroken_since"] for row in rows} == {CAPTURE}
+    assert tables.markers["BTC-USD"] == 2
+    # an update without levels is nothing
+    assert level2(wire.l2(0, event("BTC-USD", kind="update"))) == []
+
+
+def test_a_break_after_an_empty_snapshot_is_marked():
+    lines = wire.l2(0, event("BTC-USD")), wire.ticker(2), wire.l2(4, event("BTC-USD"))
+    assert level2(*lines) == [(1, "B", "cleared"), (2, "B", "break"), (3, "B", "cleared")]
+
+
+def test_an_empty_snapshot_of_the_exchange_feed():
+    rows = decode(
+        wire.exchange_snapshot(bids=[], asks=[], time=at(1)),
+        wire.exchange_snapshot(bids=[["1", "0"]], asks=[]),
+    ).rows["level2"]
+    assert kinds(rows) == [(1, "B", "cleared"), (2, "B", "bid 1")]
+    assert (rows[0]["server_time"], rows[0]["event_time"]) == (at_ns(1), None)
+
+
+def test_a_second_snapshot_in_a_frame_begins_with_a_marker():
+    assert level2(
+        wire.l2(
+            0,
+            event("BTC-USD", BID),
+            event("ETH-USD", BID),
+            event("BTC-USD", BID, kind="update"),
+            event("BTC-USD", ASK),
+            event("BTC-USD"),
+            event("BTC-USD", ASK),
+        ),
+        wire.l2(1, event("BTC-USD", BID)),
+        wire.l2(2, event("BTC-USD"), event("BTC-USD"), event("BTC-USD", BID)),
+    ) == [
+        (1, "B", "bid 99"),
+        (1, "E", "bid 99"),
+        (1, "B", "bid 99"),
+        (1, "B", "cleared"),
+        (1, "B", "ask 101"),
+        (1, "B", "cleared"),
+        (1, "B", "cleared"),
+        (1, "B", "ask 101"),
+        (2, "B", "bid 99"),
+        *[(3, "B", "cleared")] * 3,
+        (3, "B", "bid 99"),
+    ]
+
+
+# --- headers of rejected lines
 
 
 @pytest.mark.parametrize(

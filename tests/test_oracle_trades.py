@@ -4,6 +4,7 @@ import math
 
 import pytest
 from oracles import bars as bar_oracle
+from oracles import clocks
 from oracles import trades as oracle
 
 NOON = 1_772_625_600_000_000_000  # 2026-03-04 12:00 UTC
@@ -34,6 +35,7 @@ def trade(number, time=None, price=100.0, size=1.0, side="buy", **more):
 
 
 def quote(time, bid=99.0, ask=101.0, **more):
+    """Write a book row that is sent and received at a second after noon (None: no times)."""
     return {
         "product_id": "BTC-USD",
         "bid_price_1": bid,
@@ -42,13 +44,19 @@ def quote(time, bid=99.0, ask=101.0, **more):
         "ask_size_1": 3.0,
         "book_state": "ok",
         "proven_since": 1,
+        "server_time": seconds(time),
         "capture_time": seconds(time),
         **more,
     }
 
 
-def unproven(time):
-    return quote(time, book_state="unproven", proven_since=None)
+def unproven(time, **more):
+    return quote(time, book_state="unproven", proven_since=None, **more)
+
+
+def received(time, **more):
+    """Write the times of a row that was received later than it was sent."""
+    return {"capture_time": seconds(time)} | more
 
 
 def of(rows, *names):
@@ -95,8 +103,12 @@ def test_the_tick_rule_keeps_the_last_sign_and_forgets_it_with_the_run():
 # --- runs
 
 
-def in_runs(*trades, clock="capture_time", holes="restart"):
-    return [(run.number, place) for run, place in oracle.runs_of(trades, clock, holes)]
+def runs(*trades, holes="restart"):
+    return oracle.runs_of(trades, clocks.trade_times(trades, "exchange"), holes)
+
+
+def in_runs(*trades, holes="restart"):
+    return [(run.number, place) for run, place in runs(*trades, holes=holes)]
 
 
 def test_a_missing_trade_breaks():
@@ -120,9 +132,9 @@ def test_a_snapshot_breaks_where_it_begins():
 
 
 def test_a_trade_without_clock_counts_at_the_time_of_the_one_before():
-    trades = [trade(1), trade(2, capture_time=None), trade(3), trade(4)]
+    trades = [trade(1), trade(2, trade_time=None), trade(3), trade(4)]
     assert in_runs(*trades) == [(0, 0), (0, 1), (0, 2), (0, 3)]
-    ((run, _), *_) = oracle.runs_of(trades, "capture_time", "restart")
+    ((run, _), *_) = runs(*trades)
     assert run.times[1] == run.times[0]
 
 
@@ -200,9 +212,13 @@ def test_roll_needs_two_pairs_and_takes_a_change_before_the_window():
     assert feature(trades, "roll_spread_1s") == [None] * 4
 
 
+def at_row(time, **more):
+    return {"product_id": "BTC-USD", "server_time": seconds(time), "capture_time": seconds(time), **more}
+
+
 def test_windows_at_other_rows_empty_as_time_passes():
     trades = [trade(0, 0), trade(1, 1, price=10.0), trade(2, 2, price=20.0, size=3.0, side="sell")]
-    at = [{"product_id": "BTC-USD", "capture_time": seconds(time)} for time in (-1, 1, 2, 3, 3.5, 4, 9, None)]
+    at = [at_row(time) for time in (-1, 1, 2, 3, 3.5, 4, 9)] + [at_row(9) | {"server_time": None}]
     names = ["vwap_2s", "volume_2s", "trade_count_2s", "trade_imbalance_2s"]
     rows = of(oracle.trade_features_at(trades, at, names), *names)
     nothing = (None,) * 4
@@ -213,11 +229,45 @@ def test_windows_at_other_rows_empty_as_time_passes():
 
 def test_windows_at_other_rows_do_not_reach_across_a_break():
     trades = [trade(0, 0), trade(1, 1), trade(3, 5), trade(4, 6)]
-    at = [{"product_id": "BTC-USD", "capture_time": seconds(time)} for time in (1, 1.5, 5, 5.5, 6, 6.5)]
+    at = [at_row(time) for time in (1, 1.5, 5, 5.5, 6, 6.5)]
     rows = oracle.trade_features_at(trades, at, ["trade_count_1s"])
     assert of(rows, "trade_count_1s") == [1, 1, None, None, 1, 1]
-    other = [{"product_id": "ETH-USD", "capture_time": seconds(6)}]
+    other = [at_row(6, product_id="ETH-USD")]
     assert oracle.trade_features_at(trades, other, ["volume_1s"]) == [{"volume_1s": None}]
+
+
+def test_windows_are_of_the_exchange_s_time_or_of_receipt():
+    # happened at 0, 1, 2 and received at 0, 3, 3: by receipt the second window holds one trade, its own
+    trades = [trade(0), trade(1, **received(3)), trade(2, **received(3)), trade(3, **received(2))]
+    assert feature(trades, "trade_count_1500ms") == [None, None, 2, 2]
+    # the last was received after those before it, whatever its clock says
+    assert feature(trades, "trade_count_1500ms", clock="receive") == [None, 1, 2, 3]
+    with pytest.raises(ValueError, match="capture_time"):
+        feature(trades, "trade_count_1500ms", clock="capture_time")
+
+
+def test_the_receive_time_of_a_trade_without_one_is_its_server_time():
+    trades = [trade(0), trade(1, capture_time=None, server_time=seconds(4)), trade(2, capture_time=None)]
+    assert clocks.receive_times(trades) == [seconds(0), seconds(4), seconds(4)]
+    nothing = {"capture_time": None, "server_time": None}
+    trades = [trade(0, **nothing), trade(1), trade(2, **nothing), trade(3, product_id="ETH-USD", **nothing)]
+    assert clocks.receive_times(trades) == [None, seconds(1), seconds(1), None]
+
+
+def test_windows_at_other_rows_hold_what_was_received_by_then():
+    trades = [trade(0), trade(1, **received(2)), trade(2, **received(4))]
+    at = [at_row(1), at_row(1, **received(2)), at_row(2, **received(3)), at_row(3, **received(4)), at_row(2)]
+    counts = of(oracle.trade_features_at(trades, at, ["trade_count_1s"]), "trade_count_1s")
+    # the second trade counts at 1, and so no longer at 2; the last row was received after the one before it
+    assert counts == [None, 1, None, None, 1]
+    counts = of(oracle.trade_features_at(trades, at, ["trade_count_1s"], clock="receive"), "trade_count_1s")
+    assert counts == [None, 1, None, 1, 1]
+
+
+def test_a_break_is_known_at_other_rows_when_it_is_received():
+    trades = [trade(0), trade(1), trade(2), trade(5, 2.5, **received(4))]
+    at = [at_row(2.5, **received(3)), at_row(2.5, **received(4))]
+    assert of(oracle.trade_features_at(trades, at, ["trade_count_1s"]), "trade_count_1s") == [1, None]
 
 
 # --- the quote
@@ -237,25 +287,103 @@ def test_of_equal_times_the_last_row_counts():
     assert mids([trade(1, 5)], [quote(5, 98.0, 100.0), quote(5, 98.0, 102.0)]) == [100.0]
 
 
-def test_the_quote_is_null_after_an_unproven_row_and_passes_over_a_crossed_one():
-    book = [quote(1), quote(2, 102.0, 101.0, book_state="crossed"), unproven(3), quote(4, 97.0, 99.0)]
-    trades = [trade(i, time) for i, time in enumerate((0.5, 1, 2.5, 3, 3.5, 4))]
-    assert mids(trades, book) == [None, 100.0, 100.0, None, None, 98.0]
+def test_no_quote_where_the_book_is_not_ok():
+    crossed = quote(2, 102.0, 101.0, book_state="crossed")
+    book = [quote(1), crossed, quote(2.6), unproven(3), quote(4, 97.0, 99.0)]
+    trades = [trade(i, time) for i, time in enumerate((0.5, 1, 2.5, 2.7, 3, 3.5, 4))]
+    for clock in ("exchange", "receive"):
+        assert mids(trades, book, clock=clock) == [None, 100.0, None, 100.0, None, None, 98.0]
 
 
-def test_the_quote_is_null_for_snapshots_without_clock_and_past_the_tolerance():
-    trades = [trade(1, 2, is_snapshot=True), trade(2, 2, capture_time=None), trade(3, 2), trade(4, 2.5)]
-    assert mids(trades, [quote(1)], tolerance_ns=SECOND) == [None, None, 100.0, None]
-    assert mids([trade(1, 2)], [quote(1, product_id="ETH-USD")]) == [None]
-
-
-def test_a_book_clock_that_steps_back_is_its_running_maximum():
-    book = [quote(5, 99.0, 101.0), quote(10, 98.0, 100.0), quote(7, 97.0, 99.0)]
-    trades = [trade(1, 8), trade(2, 10)]
-    assert of(oracle.join_quotes(trades, book), "mid", "quote_time") == [
-        (100.0, seconds(5)),
-        (98.0, seconds(7)),
+def test_the_quote_is_null_for_snapshots_without_a_time_and_past_the_tolerance():
+    unknown = {"capture_time": None, "server_time": None}
+    trades = [
+        trade(1, 2, is_snapshot=True),
+        trade(2, 2, trade_time=None),
+        trade(3, 2),
+        trade(4, 2.5),
+        trade(5, 2, product_id="ETH-USD", **unknown),
     ]
+    book = [quote(1), quote(1, product_id="ETH-USD")]
+    assert mids(trades, book, tolerance_ns=SECOND) == [None, None, 100.0, None, None]
+    assert mids(trades, book, tolerance_ns=SECOND, clock="receive") == [None, 100.0, 100.0, None, None]
+    assert mids([trade(1, 2)], book[1:]) == [None]
+
+
+def test_the_quote_is_of_the_time_of_the_trade_and_not_of_its_receipt():
+    book = [quote(1), quote(2, 97.0, 99.0), quote(3, 96.0, 98.0)]
+    trades = [trade(1, 1.5, **received(2.5)), trade(2, 3, **received(3.5)), trade(3, 3, **received(3))]
+    names = "mid", "quote_time"
+    at_exchange = [(100.0, seconds(1)), (97.0, seconds(3)), (97.0, seconds(3))]
+    assert of(oracle.join_quotes(trades, book), *names) == at_exchange
+    at_receipt = [(98.0, seconds(2)), (97.0, seconds(3)), (97.0, seconds(3))]
+    assert of(oracle.join_quotes(trades, book, clock="receive"), *names) == at_receipt
+
+
+def test_a_quote_must_be_received_before_the_trade():
+    book = [quote(1), quote(2, 97.0, 99.0, **received(4))]
+    trades = [trade(1, 3, **received(3.9)), trade(2, 3, **received(4))]
+    assert mids(trades, book) == [100.0, 98.0]
+
+
+def test_a_book_received_out_of_its_order_was_received_after_what_stands_before_it():
+    book = [quote(1, **received(6)), quote(2, 97.0, 99.0, **received(5))]
+    assert mids([trade(1, 3, **received(5.5))], book) == [None]
+    joined = oracle.join_quotes([trade(1, 3, **received(6))], book, clock="receive")
+    assert of(joined, "mid", "quote_time") == [(98.0, seconds(6))]
+
+
+def test_the_last_row_in_order_is_the_quote_where_server_times_step_back():
+    book = [quote(1), quote(3, 97.0, 99.0), quote(2, 96.0, 98.0, **received(3.5))]
+    trades = [trade(1, time, **received(4)) for time in (1, 2, 3)]
+    assert mids(trades, book) == [100.0, 97.0, 97.0]
+
+
+def test_a_row_without_server_time_counts_at_that_of_the_row_before_it():
+    bare = {"server_time": None}
+    book = [
+        quote(1, 97.0, 99.0, **bare),
+        quote(2),
+        quote(3, 96.0, 98.0, **bare),
+        unproven(4, **bare),
+        quote(5, 95.0, 97.0, **bare),  # nothing before it since the break
+        quote(6),
+    ]
+    trades = [
+        trade(i, time, **received(at))
+        for i, (time, at) in enumerate([(0.5, 1), (0.5, 3), (2, 3), (2, 4), (0, 5), (5, 6)])
+    ]
+    names = "mid", "quote_time"
+    assert of(oracle.join_quotes(trades, book), *names) == [
+        *((98.0, None), (98.0, None), (97.0, None)),
+        *((None, None), (96.0, None), (96.0, None)),
+    ]
+    # its age is that from the time at which it counts; one that counts before all times is too old
+    assert mids(trades, book, tolerance_ns=SECOND) == [None, None, 97.0, None, None, None]
+
+
+def test_a_break_hides_what_was_received_before_it():
+    """As in a gap that a trade shows: what happened in it is received after it."""
+    book = [quote(0), unproven(8), quote(10, 97.0, 99.0, proven_since=2)]
+    trades = [trade(1, 5, **received(7)), trade(2, 5, **received(9)), trade(3, 5, **received(10))]
+    assert mids(trades, book) == [100.0, None, None]
+    assert mids(trades, book, clock="receive") == [100.0, None, 98.0]
+    # the same across a reconnect, until the snapshot of the new connection
+    book = [quote(0), quote(1), unproven(20), quote(22, 100.2, 100.9, proven_since=2)]
+    trades = [trade(1, 2), trade(2, 0, **received(20)), trade(3, 1, **received(21)), trade(4, 22)]
+    assert mids(trades, book) == [100.0, None, None, near(100.55)]
+
+
+def test_a_trade_sent_late_has_no_quote_by_the_exchange():
+    sent = [{"server_time": seconds(1 + delay), **received(9)} for delay in (5, 5.1)]
+    trades = [trade(1, 1, **sent[0]), trade(2, 1, **sent[1]), trade(3, 1, server_time=None, **received(9))]
+    book = [quote(0)]
+    assert mids(trades, book) == [100.0, None, 100.0]
+    assert mids(trades, book, clock="receive") == [100.0, 100.0, 100.0]
+    past = trade(4, 1, **sent[1], is_snapshot=True)
+    for clock in ("exchange", "receive"):
+        audit = oracle.side_audit(oracle.join_quotes([*trades, past], book, clock=clock), clock=clock)
+        assert of(audit, "n_trades", "n_late") == [(3, 1)]
 
 
 def test_effective_spread_and_lee_ready():
@@ -286,6 +414,7 @@ def test_side_audit():
             "product_id": "BTC-USD",
             "date": "2026-03-04",
             "n_trades": 5,
+            "n_late": 0,
             "n_quoted": 4,
             "n_at_mid": 1,
             "n_agree": 2,
@@ -295,12 +424,23 @@ def test_side_audit():
             "product_id": "BTC-USD",
             "date": "2026-03-05",
             "n_trades": 1,
+            "n_late": 0,
             "n_quoted": 1,
             "n_at_mid": 1,
             "n_agree": 0,
             "agreement": None,
         },
     ]
+
+
+def test_side_audit_counts_by_the_days_of_its_clock():
+    midnight = 12 * 3600
+    trades = [trade(1, midnight - 1, **received(midnight + 1)), trade(2, trade_time=None)]
+    joined = oracle.join_quotes(trades, [])
+    names = "date", "n_trades"
+    assert of(oracle.side_audit(joined), *names) == [("2026-03-04", 1), (None, 1)]
+    # received after the first, the second is of that day
+    assert of(oracle.side_audit(joined, clock="receive"), *names) == [("2026-03-05", 2)]
 
 
 def test_labels():
@@ -326,6 +466,29 @@ def test_labels_are_null_past_the_end_and_across_books():
     assert oracle.trade_labels(unquoted, [quote(0), quote(9)], [name]) == [{name: None}]
 
 
+def test_the_mid_at_the_end_of_a_label_is_the_last_row_s():
+    name = "label_price_impact_2s_bps"
+    (joined,) = oracle.join_quotes([trade(1, 1)], [quote(0)])
+    crossed = quote(2.5, 102.0, 101.0, book_state="crossed")
+    # crossed at the end: not passed over; and where server_time steps back, the latest so far counts
+    for after, value in [
+        ([crossed, quote(4)], None),
+        ([crossed, quote(2.6, 100.0, 102.0), quote(4)], 200.0),
+        ([quote(3.5, 100.0, 102.0), quote(2, 90.0, 91.0)], 0.0),
+        ([quote(2, 100.0, 102.0), quote(None, 101.0, 103.0), quote(3.5)], 400.0),
+    ]:
+        assert oracle.trade_labels([joined], [quote(0), *after], [name]) == [{name: value}]
+
+
+def test_the_horizon_of_a_label_is_of_its_clock():
+    name = "label_price_impact_2s_bps"
+    book = [quote(0), quote(3, 100.0, 102.0, **received(3.5)), quote(9)]
+    trades = [trade(1, 1, **received(1.4))]
+    for clock, value in [("exchange", 200.0), ("receive", 0.0)]:
+        joined = oracle.join_quotes(trades, book, clock=clock)
+        assert oracle.trade_labels(joined, book, [name], clock=clock) == [{name: value}]
+
+
 # --- impact
 
 
@@ -336,7 +499,7 @@ def test_intervals():
         trade(2, 1.1, price=9.0),
         trade(3, 2, price=16.0, side="sell"),
         trade(4, 2, is_snapshot=True),
-        trade(5, 2, capture_time=None),
+        trade(5, 2, trade_time=None),
     ]
     rows = oracle.impact_intervals(trades, book, SECOND)
     assert of(rows, "interval_end") == [seconds(i) for i in range(1, 6)]
@@ -346,6 +509,16 @@ def test_intervals():
     assert of(rows, "log_return") == [None, near(math.log(1.01)), None, None, None]
     names = "signed_volume", "signed_sqrt_notional", "notional", "n_trades"
     assert of(rows, *names) == [(4.0, 4.0, 16.0, 1), (0.0, 3.0 - 4.0, 25.0, 2), *[(0.0, 0.0, 0.0, 0)] * 3]
+
+
+def test_intervals_are_of_their_clock():
+    book = [quote(1), quote(1.5, 100.0, 102.0, **received(2.5)), quote(3)]
+    trades = [trade(1, 1.9, **received(2.1)), trade(2, 2.5, **received(2))]
+    names = "mid", "signed_volume", "mid_change"
+    rows = oracle.impact_intervals(trades, book, SECOND)
+    assert of(rows, *names) == [(100.0, 0.0, None), (101.0, 1.0, 1.0), (100.0, 1.0, -1.0)]
+    rows = oracle.impact_intervals(trades, book, SECOND, clock="receive")
+    assert of(rows, *names) == [(100.0, 0.0, None), (100.0, 0.0, 0.0), (100.0, 2.0, 0.0)]
 
 
 def interval(end, x=0.0, y=0.0, **more):

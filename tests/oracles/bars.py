@@ -74,7 +74,7 @@ def trade_bars(
 ) -> list[Row]:
     tapes: dict[str, Tape] = {}
     found: list[Row] = []
-    for trade, (run, place) in zip(trades, runs_of(trades, None, holes), strict=True):
+    for trade, (run, place) in zip(trades, runs_of(trades, [None] * len(trades), holes), strict=True):
         product_id = trade["product_id"]
         if product_id not in tapes:
             tapes[product_id] = Tape(product_id, Threshold(Fraction(size), adaptive))

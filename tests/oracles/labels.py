@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from oracles.clocks import receive_times
 from oracles.features import Row, Step, defined, log_return, mid, ofi, parsed, runs, spread
 
 SIDES = ("bid", "ask")
@@ -143,15 +144,19 @@ LABELS: dict[str, Callable[..., Any]] = {
 }
 
 
-def labels(rows: Sequence[Row], names: Sequence[str], clock: str = "capture_time") -> list[Row]:
-    """Give for every row the labels that are named."""
+def labels(rows: Sequence[Row], names: Sequence[str], clock: str = "exchange") -> list[Row]:
+    """Return for every row the labels that are named; horizons are of server_time, or of the receive time."""
+    if clock not in ("exchange", "receive"):
+        raise ValueError(clock)
+    column = "server_time" if clock == "exchange" else "receive_time"
+    timed_rows = [row | {"receive_time": time} for row, time in zip(rows, receive_times(rows), strict=True)]
     found: list[Row] = [dict.fromkeys(names) for _ in rows]
     for name in names:
         label = parsed(name, LABELS)
         if label is None:
             raise ValueError(f"no such label: {name}")
         function, parts = label
-        for run in runs(rows, clock):
+        for run in runs(timed_rows, column):
             timed = [step for step in run if step.time is not None]
             for i, step in enumerate(timed):
                 found[step.place][name] = defined(function, timed, i, **parts)

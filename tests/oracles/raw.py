@@ -6,6 +6,15 @@ decompressed segments of one input in order and gives every table as a list of r
 A line passes three stations: `read_line` (bytes → JSON value), `understand` (JSON value → `Frame`: the line's
 rows, or `Illegal`), `Stream` (sequence, connections, unbroken runs, duplicates). A line that is illegal but
 whose header can be read (`outline`) still passes the third.
+
+Besides level changes, level2 holds *markers*: rows without side, price, size and event_time, so that the
+table alone says what became of every book.
+
+- With is_snapshot, the book is empty from here: a snapshot without levels, in the place of its event. Before
+  the second snapshot of a product in a frame such a row stands too, so that it is seen to replace the first.
+- Without is_snapshot, the product's run of rows is broken here: something may be missing before this line.
+  Such rows stand before all other rows of the line that shows the break, sorted by product. There is one for
+  every product whose run breaks and that has had level2 rows, unless its last row is one already.
 """
 
 from __future__ import annotations
@@ -41,11 +50,19 @@ TABLES = (
 
 @dataclass
 class Tables:
+    """What a recording holds; ``markers`` counts the markers of each product, of both kinds."""
+
     rows: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {table: [] for table in TABLES})
+    markers: Counter[str] = field(default_factory=Counter)
     duplicates: int = 0
     duplicate_trades: Counter[str] = field(default_factory=Counter)
     unknown_keys: Counter[str] = field(default_factory=Counter)
     connections: int = 0
+
+    def counts(self, table: str) -> Counter[str]:
+        """Return the number of rows of each product, as a report counts them: without markers."""
+        rows = self.rows[table]
+        return Counter(row["product_id"] for row in rows if table != "level2" or not is_marker(row))
 
 
 class Illegal(Exception):
@@ -344,11 +361,7 @@ class Frame:
 
 
 class Unknown(Counter[str]):
-    """Counts the keys nobody knows; and names the products whose book an empty snapshot cleared."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.cleared: list[str] = []
+    """Counts the keys nobody knows."""
 
     def look(self, where: str, members: dict[str, Any], known: str) -> None:
         self.update(f"{where}.{key}" for key in members if key not in known.split())
@@ -398,8 +411,27 @@ def _advanced(data: dict[str, Any], unknown: Unknown) -> Frame:
     table, read_event = ADVANCED[channel]
     rows = []
     for event in objects(data.get("events")):
-        rows += read_event(event, channel, unknown)
+        of_event = read_event(event, channel, unknown)
+        if table == "level2" and is_another_snapshot(of_event, rows):
+            rows.append(marker(of_event[0]["product_id"], is_snapshot=True))
+        rows += of_event
     return Frame(table, rows, channel, sequence_num, server_time)
+
+
+def marker(product_id: str, *, is_snapshot: bool) -> dict[str, Any]:
+    nothing = dict.fromkeys(("side", "price", "size", "event_time"))
+    return {"product_id": product_id, "is_snapshot": is_snapshot, **nothing}
+
+
+def is_marker(row: dict[str, Any]) -> bool:
+    return row["side"] is None
+
+
+def is_another_snapshot(of_event: list[dict[str, Any]], before: list[dict[str, Any]]) -> bool:
+    """Return whether an event's rows are the levels of a snapshot, and one of its product is before them."""
+    if not of_event or not of_event[0]["is_snapshot"] or is_marker(of_event[0]):
+        return False
+    return any(row["is_snapshot"] and row["product_id"] == of_event[0]["product_id"] for row in before)
 
 
 def _level2_event(event: dict[str, Any], channel: str, unknown: Unknown) -> list[dict[str, Any]]:
@@ -419,9 +451,7 @@ def _level2_event(event: dict[str, Any], channel: str, unknown: Unknown) -> list
                 "event_time": optional_time(update.get("event_time")),
             }
         )
-    if is_snapshot and not rows:
-        unknown.cleared.append(product_id)
-    return rows
+    return [marker(product_id, is_snapshot=True)] if is_snapshot and not rows else rows
 
 
 def _trade(one: dict[str, Any], *, is_snapshot: bool) -> dict[str, Any]:
@@ -542,9 +572,7 @@ def _exchange(data: dict[str, Any], unknown: Unknown) -> Frame:
 def _exchange_snapshot(data: dict[str, Any], _: int | None, unknown: Unknown) -> list[dict[str, Any]]:
     product_id = product(data.get("product_id"))
     event_time = optional_time(data.get("time"))
-    if data.get("bids") == [] and data.get("asks") == []:
-        unknown.cleared.append(product_id)
-    return [
+    rows = [
         {
             "product_id": product_id,
             "is_snapshot": True,
@@ -556,6 +584,7 @@ def _exchange_snapshot(data: dict[str, Any], _: int | None, unknown: Unknown) ->
         for side, levels in (("bid", data.get("bids")), ("ask", data.get("asks")))
         for price, size in tuples(levels, 2)
     ]
+    return rows or [marker(product_id, is_snapshot=True)]
 
 
 def _exchange_update(data: dict[str, Any], server_time: int | None, unknown: Unknown) -> list[dict[str, Any]]:
@@ -790,6 +819,8 @@ class Stream:
         self.pending = False
         self.run = 0
         self.product_runs: dict[str, int] = {}
+        self.unmarked: set[str] = set()  # products whose last level2 row is not the marker of a break
+        self.broken: set[str] = set()  # those of them whose runs the present line has broken
         self.segment_index = -1
         self.seen_trades: set[tuple[str, int]] = set()
 
@@ -799,6 +830,12 @@ class Stream:
 
     def add(self, table: str, row: dict[str, Any]) -> None:
         self.tables.rows[table].append({**row, "segment_index": self.segment_index})
+
+    def add_level2(self, row: dict[str, Any], place: dict[str, Any]) -> None:
+        product_id = row["product_id"]
+        self.add("level2", {**row, **place, "unbroken_since": self.product_runs.get(product_id, self.run)})
+        if is_marker(row):
+            self.tables.markers[product_id] += 1
 
     # -- names of unbroken runs
 
@@ -810,13 +847,22 @@ class Stream:
         return name + 1 if when is None else max(when, name + 1)
 
     def break_all(self, frame: Frame | Outline) -> None:
+        self.broken |= self.unmarked
         self.run = self.next_name(self.run, frame)
         self.product_runs = {p: self.next_name(name, frame) for p, name in self.product_runs.items()}
 
     def break_products(self, products: list[str], frame: Frame | Outline) -> None:
+        self.broken |= self.unmarked & set(products)
         for product_id in dict.fromkeys(products):
             name = self.product_runs.get(product_id, self.run)
             self.product_runs[product_id] = self.next_name(name, frame)
+
+    def mark_breaks(self, place: dict[str, Any]) -> None:
+        """Write the markers of what the present line has broken; they name the runs that begin here."""
+        for product_id in sorted(self.broken):
+            self.add_level2(marker(product_id, is_snapshot=False), place)
+        self.unmarked -= self.broken
+        self.broken = set()
 
     def start(self, frame: Frame | Outline) -> None:
         when = frame.server_time if frame.capture_time is None else frame.capture_time
@@ -831,6 +877,7 @@ class Stream:
         self.add(
             "gaps",
             {
+                "stream": None,
                 "connection": self.tables.connections,
                 "expected": expected,
                 "got": frame.sequence_num,
@@ -876,6 +923,17 @@ class Stream:
 
     # -- lines
 
+    def place(self, frame: Frame | Outline, line: int) -> dict[str, Any]:
+        """Return what every row of a line tells of it."""
+        return {
+            "server_time": frame.server_time,
+            "capture_time": frame.capture_time,
+            "sequence_num": frame.sequence_num,
+            "stream": None,
+            "connection": self.tables.connections,
+            "line": line,
+        }
+
     def take_line(self, raw: bytes, line: int, byte_offset: int) -> None:
         try:
             frame = understand(read_line(raw))
@@ -885,30 +943,25 @@ class Stream:
             self.take_frame(frame, line)
 
     def take_rejected(self, raw: bytes, line: int, byte_offset: int, reason: str) -> None:
-        self.add("rejects", {"line": line, "byte_offset": byte_offset, "reason": reason, "raw": raw})
+        self.add("rejects", {"line": line, "byte_offset": byte_offset, "stream": None, "reason": reason, "raw": raw})
         header = outline(raw)
         if header is None:
             self.pending = True
-        elif not self.is_repeat(header, line) and header.channel in ("l2_data", "level2"):
+            return
+        if not self.is_repeat(header, line) and header.channel in ("l2_data", "level2"):
             if header.products is None:
                 self.break_all(header)
             else:
                 self.break_products(header.products, header)
+        self.mark_breaks(self.place(header, line))
 
     def take_frame(self, frame: Frame, line: int) -> None:
         if self.is_repeat(frame, line):
             self.tables.duplicates += 1
             return
         self.tables.unknown_keys.update(frame.unknown_keys)
-        # no row can tell that a snapshot without levels cleared the book: the product's run ends instead
-        self.break_products(frame.unknown_keys.cleared, frame)
-        told = {
-            "server_time": frame.server_time,
-            "capture_time": frame.capture_time,
-            "sequence_num": frame.sequence_num,
-            "connection": self.tables.connections,
-            "line": line,
-        }
+        place = self.place(frame, line)
+        self.mark_breaks(place)
         for row in frame.rows:
             product_id = row.get("product_id")
             if frame.table == "market_trades":
@@ -918,10 +971,10 @@ class Stream:
                 self.seen_trades.add((product_id, row["trade_id"]))
             if frame.table == "level2":
                 self.connection_products.add(product_id)
-                unbroken_since = self.product_runs.get(product_id, self.run)
-                self.add("level2", {**row, **told, "unbroken_since": unbroken_since})
+                self.unmarked.add(product_id)
+                self.add_level2(row, place)
             else:
-                self.add(frame.table, {**row, **told})
+                self.add(frame.table, {**row, **place})
 
 
 def lines_of(segment: bytes) -> list[bytes]:

@@ -3,6 +3,10 @@
 Rows are dicts, times integers (ns). Sums and differences are exact (rationals of the doubles), rounded once
 at the end, and every window is looked for afresh at every row. It knows nothing of the package, and it is
 slow.
+
+The clocks are those of `oracles.clocks`. By ``"exchange"`` a trade is compared with the book as the exchange
+had it at the time of the trade, as far as it was received before the trade was; by ``"receive"`` with the
+book as it was received before the trade. In both, a break hides everything received before it.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
-Row = dict[str, Any]
+from oracles.clocks import Row, book_times, receive_times, trade_times
 
 UNITS = {
     "ns": 1,
@@ -31,6 +35,10 @@ UNITS = {
 DURATION = r"(?:\d+(?:ns|us|ms|s|m|h|d))+"
 DIGITS = Context(prec=60)
 QUOTE = ("best_bid", "best_bid_size", "best_ask", "best_ask_size", "mid", "quote_time")
+Timed = list[tuple[Row, int | None]]
+"""Book rows of one product, with their times."""
+LATE = 5 * UNITS["s"]
+"""A trade sent more than this after it happened has no quote by the exchange's clock."""
 
 
 def nanoseconds(duration: str) -> int:
@@ -57,6 +65,14 @@ def sign(trade: Row) -> int:
 
 def of_product(rows: Iterable[Row], product_id: str) -> list[Row]:
     return [row for row in rows if row["product_id"] == product_id]
+
+
+def by_product(rows: Sequence[Row], times: Sequence[int | None]) -> dict[str, Timed]:
+    """Return the rows of each product with their times, products in order of first appearance."""
+    found: dict[str, Timed] = {}
+    for row, time in zip(rows, times, strict=True):
+        found.setdefault(row["product_id"], []).append((row, time))
+    return found
 
 
 # --- runs: trades of a product of which none is missing between
@@ -91,15 +107,15 @@ def follows(run: Run, trade: Row, holes: str) -> bool:
     return last["is_snapshot"] or not trade["is_snapshot"]
 
 
-def runs_of(trades: Sequence[Row], clock: str | None, holes: str) -> list[tuple[Run, int]]:
-    """Give every trade's run, and its place in it."""
+def runs_of(trades: Sequence[Row], times: Sequence[int | None], holes: str) -> list[tuple[Run, int]]:
+    """Return the run of every trade, and the trade's place in it."""
     newest: dict[str, Run] = {}
     found = []
-    for trade in trades:
+    for trade, time in zip(trades, times, strict=True):
         run = newest.get(trade["product_id"])
         if run is None or not follows(run, trade, holes):
             run = newest[trade["product_id"]] = Run(0 if run is None else run.number + 1)
-        run.add(trade, None if clock is None else trade[clock])
+        run.add(trade, time)
         found.append((run, len(run.trades) - 1))
     return found
 
@@ -223,11 +239,15 @@ def feature(run: Run, place: int, name: str) -> float | None:
 
 
 def trade_features(
-    trades: Sequence[Row], names: Sequence[str], clock: str = "capture_time", holes: str = "restart"
+    trades: Sequence[Row], names: Sequence[str], clock: str = "exchange", holes: str = "restart"
 ) -> list[Row]:
-    """Give the features of every trade; those against the quote need the columns of `join_quotes`."""
+    """Return the features of every trade; those against the quote need the columns of `join_quotes`.
+
+    A window ends at the latest time that its run has reached, and holds the trades of the run up to the row.
+    """
     return [
-        {name: feature(run, place, name) for name in names} for run, place in runs_of(trades, clock, holes)
+        {name: feature(run, place, name) for name in names}
+        for run, place in runs_of(trades, trade_times(trades, clock), holes)
     ]
 
 
@@ -235,52 +255,54 @@ def trade_features_at(
     trades: Sequence[Row],
     at_rows: Sequence[Row],
     names: Sequence[str],
-    clock: str = "capture_time",
+    clock: str = "exchange",
     holes: str = "restart",
 ) -> list[Row]:
-    """Give the windows of trades at other rows, each by itself: these need no order."""
-    runs = runs_of(trades, clock, holes)
+    """Return the windows of trades at other rows, such as those of a book.
+
+    By the exchange's clock a window ends at the other row's server_time, as it stands; by the other, at its
+    receive time. Either way, only trades received by the row's receive time count.
+    """
+    runs = runs_of(trades, trade_times(trades, clock), holes)
+    received = receive_times(trades)
     found = []
-    for at in at_rows:
-        run, places = run_at(runs, at["product_id"], at[clock])
-        found.append({name: windowed(run, at[clock], places, name) if places else None for name in names})
+    for at, at_received in zip(at_rows, receive_times(at_rows), strict=True):
+        run, places = run_at(runs, received, at["product_id"], at_received)
+        end = at["server_time"] if clock == "exchange" else at_received
+        found.append({name: windowed(run, end, places, name) if places else None for name in names})
     return found
 
 
-def run_at(runs: list[tuple[Run, int]], product_id: str, at: int | None) -> tuple[Run, list[int]]:
-    """Give the run that a product is in at a time, and the places in it known by then.
-
-    Known are the rows before the first one that is later: what stands behind it came later still, whatever
-    its clock says (a clock may step back between runs). Rows without a clock have no place in time.
-    """
+def run_at(
+    runs: list[tuple[Run, int]], received: Sequence[int | None], product_id: str, at: int | None
+) -> tuple[Run, list[int]]:
+    """Return the run of a product's last trade received by a time, and the places of it received by then."""
     now, places = Run(0), list[int]()
-    for run, place in runs:
-        if run.trades[place]["product_id"] != product_id or run.times[place] is None:
-            continue
-        if at is None or run.times[place] > at:
-            break
-        places = [*places, place] if run is now else [place]
-        now = run
+    for (run, place), time in zip(runs, received, strict=True):
+        if run.trades[place]["product_id"] == product_id and was_received(time, at):
+            places = [*places, place] if run is now else [place]
+            now = run
     return now, places
+
+
+def was_received(time: int | None, at: int | None) -> bool:
+    return time is not None and at is not None and time <= at
 
 
 # --- the quote
 
 
-def seen(rows: Iterable[Row], clock: str, at: int | None) -> list[Row]:
-    """Give the rows (of one product) that are known at a time: those before the first later one.
+@dataclass
+class Quote:
+    """A book row that is the quote of a trade.
 
-    So a clock that steps back is taken as its running maximum: no row is used before its time has come, nor
-    before that of a row which stands before it. Rows without a clock have no place in time.
+    ``time`` is that by which its age is measured: by the exchange's clock that at which the row counts (None:
+    before all times), by the other its receive time. ``column`` is what is written as quote_time.
     """
-    found: list[Row] = []
-    for row in rows:
-        if row[clock] is None:
-            continue
-        if at is None or row[clock] > at:
-            break
-        found.append(row)
-    return found
+
+    row: Row
+    time: int | None
+    column: int | None
 
 
 def mid_of(row: Row) -> float:
@@ -288,48 +310,94 @@ def mid_of(row: Row) -> float:
     return mid
 
 
-def prevailing(book: Iterable[Row], clock: str, at: int | None) -> Row | None:
-    """Give the last row (of one product) that is ok, unless an unproven one stands behind it.
+def is_late(trade: Row) -> bool:
+    """Return whether a trade was sent long after it happened, where both are known."""
+    sent, happened = trade["server_time"], trade["trade_time"]
+    return sent is not None and happened is not None and sent - happened > LATE
 
-    A crossed, one-sided or empty book is proven: the quote before it still is the last there was.
+
+def prevailing(trade: Row, received: Timed, clock: str) -> Quote | None:
+    """Return the quote of a trade, given the book rows received by then and their receive times.
+
+    Only one row can be the quote. If its book is not ok there is none, even if the book was ok before.
     """
-    for row in reversed(seen(book, clock, at)):
-        if row["book_state"] == "ok":
-            return row
-        if row["book_state"] == "unproven":
-            return None
-    return None
+    if trade["is_snapshot"]:
+        return None
+    found = last_sent(trade, received) if clock == "exchange" else last_received(received)
+    return found if found is not None and found.row["book_state"] == "ok" else None
+
+
+def last_received(received: Timed) -> Quote | None:
+    if not received:
+        return None
+    row, time = received[-1]
+    return Quote(row, time, time)
+
+
+def last_sent(trade: Row, received: Timed) -> Quote | None:
+    """Return the last row, since the last break, that the exchange had sent by the time of the trade.
+
+    The last is that which stands last, also where server_time steps back. A row without a server_time counts
+    at the server_time of the row before it, and before all times if none since the break has one.
+    """
+    if trade["trade_time"] is None or is_late(trade):
+        return None
+    found = None
+    time = None
+    for row, _ in received:
+        if row["book_state"] == "unproven":  # a break: nothing before it is a quote any more
+            found = time = None
+            continue
+        time = time if row["server_time"] is None else row["server_time"]
+        if time is None or time <= trade["trade_time"]:
+            found = Quote(row, time, row["server_time"])
+    return found
+
+
+def quotes_of(trades: Sequence[Row], book: Sequence[Row], clock: str) -> list[Quote | None]:
+    """Return the quote of every trade."""
+    timed = by_product(book, receive_times(book))
+    found = []
+    for trade, at in zip(trades, receive_times(trades), strict=True):
+        rows = timed.get(trade["product_id"], [])
+        received = [(row, time) for row, time in rows if was_received(time, at)]
+        found.append(prevailing(trade, received, clock))
+    return found
 
 
 def join_quotes(
     trades: Sequence[Row],
     book: Sequence[Row],
     tolerance_ns: int | None = None,
-    clock: str = "capture_time",
+    clock: str = "exchange",
 ) -> list[Row]:
-    """Put the quote beside every trade. Its age is told by the book row's own clock."""
+    """Return the trades with their quotes; one that is older than the tolerance is none."""
     found = []
-    for trade in trades:
-        at = None if trade["is_snapshot"] else trade[clock]
-        quote = prevailing(of_product(book, trade["product_id"]), clock, at)
-        if quote is None or (tolerance_ns is not None and at - quote[clock] > tolerance_ns):
+    times = trade_times(trades, clock)
+    for trade, quote, at in zip(trades, quotes_of(trades, book, clock), times, strict=True):
+        if quote is None or (tolerance_ns is not None and older(quote, at, tolerance_ns)):
             found.append(trade | dict.fromkeys(QUOTE))
             continue
-        sides = [quote[f"{side}_{what}_1"] for side in ("bid", "ask") for what in ("price", "size")]
-        found.append(trade | dict(zip(QUOTE, (*sides, mid_of(quote), quote[clock]), strict=True)))
+        row = quote.row
+        sides = [row[f"{side}_{what}_1"] for side in ("bid", "ask") for what in ("price", "size")]
+        found.append(trade | dict(zip(QUOTE, (*sides, mid_of(row), quote.column), strict=True)))
     return found
 
 
-def side_audit(joined: Sequence[Row], clock: str = "capture_time") -> list[Row]:
-    """Compare sides with quotes, per product and day, in order of appearance.
+def older(quote: Quote, at: int | None, tolerance_ns: int) -> bool:
+    return quote.time is None or at is None or at - quote.time > tolerance_ns
 
-    Trades of snapshots are left out first: a day that has no others has no row. Those without a clock are
-    counted, under no date.
+
+def side_audit(joined: Sequence[Row], clock: str = "exchange") -> list[Row]:
+    """Compare sides with quotes, per product and day of the trades' clock, in order of appearance.
+
+    Trades of snapshots are left out: a day that has no others has no row. Those without a time are counted,
+    under no date.
     """
     days: dict[tuple[str, str | None], list[Row]] = {}
-    for trade in joined:
+    for trade, time in zip(joined, trade_times(joined, clock), strict=True):
         if not trade["is_snapshot"]:
-            days.setdefault((trade["product_id"], date_of(trade[clock])), []).append(trade)
+            days.setdefault((trade["product_id"], date_of(time)), []).append(trade)
     found = []
     for (product_id, date), trades in days.items():
         quoted = [trade for trade in trades if trade["mid"] is not None]
@@ -337,6 +405,7 @@ def side_audit(joined: Sequence[Row], clock: str = "capture_time") -> list[Row]:
         agree = [trade for trade in aside if (trade["price"] > trade["mid"]) == (sign(trade) == 1)]
         counts = {
             "n_trades": len(trades),
+            "n_late": sum(is_late(trade) for trade in trades),
             "n_quoted": len(quoted),
             "n_at_mid": len(quoted) - len(aside),
             "n_agree": len(agree),
@@ -354,27 +423,44 @@ def date_of(time: int | None) -> str | None:
 
 
 def trade_labels(
-    joined: Sequence[Row], book: Sequence[Row], names: Sequence[str], clock: str = "capture_time"
+    joined: Sequence[Row], book: Sequence[Row], names: Sequence[str], clock: str = "exchange"
 ) -> list[Row]:
-    return [{name: label(trade, book, name, clock) for name in names} for trade in joined]
+    """Return the labels of every trade; ``joined`` has the columns of `join_quotes`."""
+    quotes = quotes_of(joined, book, clock)
+    times = trade_times(joined, clock)
+    timed = by_product(book, book_times(book, clock))
+    return [
+        {name: label(trade, quote, at, timed.get(trade["product_id"], []), name) for name in names}
+        for trade, quote, at in zip(joined, quotes, times, strict=True)
+    ]
 
 
-def label(trade: Row, book: Sequence[Row], name: str, clock: str) -> float | None:
+def label(trade: Row, quote: Quote | None, at: int | None, timed: Timed, name: str) -> float | None:
+    """Return a label: what became of the mid at the end of a horizon.
+
+    The mid at the end is that of the last book row at that time, if it is ok and of the same book as the
+    quote of the trade. Whether a later row would change it must be known: the book reaches the end.
+    """
     match = re.fullmatch(rf"label_(realized_spread|price_impact)_({DURATION})_bps", name)
     if match is None:
         raise ValueError(name)
-    if trade["mid"] is None:
+    if trade["mid"] is None or quote is None or at is None:
         return None
-    rows = of_product(book, trade["product_id"])
-    ahead = trade[clock] + nanoseconds(match[2])
-    if not any(row[clock] is not None and row[clock] >= ahead for row in rows):
+    ahead = at + nanoseconds(match[2])
+    if not any(time is not None and time >= ahead for _, time in timed):
         return None
-    then, now = prevailing(rows, clock, ahead), prevailing(rows, clock, trade[clock])
-    if then is None or not same_book(now, then):
+    then = last_row(timed, ahead)
+    if then is None or then["book_state"] != "ok" or not same_book(quote.row, then):
         return None
     if match[1] == "realized_spread":
         return bps_of(sign(trade), trade["price"], mid_of(then), trade["mid"])
     return bps_of(sign(trade), mid_of(then), trade["mid"], trade["mid"])
+
+
+def last_row(timed: Timed, at: int) -> Row | None:
+    """Return the last of the rows (of one product) whose time has come; the times never fall."""
+    found = [row for row, time in timed if time is not None and time <= at]
+    return found[-1] if found else None
 
 
 def same_book(before: Row | None, row: Row | None) -> bool:
@@ -387,27 +473,36 @@ def same_book(before: Row | None, row: Row | None) -> bool:
 
 
 def impact_intervals(
-    trades: Sequence[Row], book: Sequence[Row], every_ns: int, clock: str = "capture_time"
+    trades: Sequence[Row], book: Sequence[Row], every_ns: int, clock: str = "exchange"
 ) -> list[Row]:
-    """Give an interval for every boundary between a product's first and last book row.
+    """Return an interval for every boundary between the first and the last time of a product's book.
 
-    A trade counts in the interval of its own clock. That trades may be missing is not looked at.
+    A trade counts in the interval of its own time. Whether trades are missing is not considered.
     """
+    timed_trades = list(zip(trades, trade_times(trades, clock), strict=True))
     found = []
-    for product_id in dict.fromkeys(row["product_id"] for row in book):
-        rows, done = of_product(book, product_id), of_product(trades, product_id)
-        times = [row[clock] for row in rows if row[clock] is not None]
+    for product_id, timed in by_product(book, book_times(book, clock)).items():
+        times = [time for _, time in timed if time is not None]
         if not times:
             continue
         end = -(-times[0] // every_ns) * every_ns
-        while end <= max(times):
-            found.append({"product_id": product_id, **interval(done, rows, end, every_ns, clock)})
+        while end <= times[-1]:
+            now, before = last_row(timed, end), last_row(timed, end - every_ns)
+            inside = [
+                trade
+                for trade, time in timed_trades
+                if trade["product_id"] == product_id
+                and not trade["is_snapshot"]
+                and time is not None
+                and end - every_ns < time <= end
+            ]
+            found.append({"product_id": product_id, "interval_end": end, **interval(inside, before, now)})
             end += every_ns
     return found
 
 
-def interval(trades: list[Row], book: list[Row], end: int, every_ns: int, clock: str) -> Row:
-    now, before = last_row(book, clock, end), last_row(book, clock, end - every_ns)
+def interval(inside: list[Row], before: Row | None, now: Row | None) -> Row:
+    """Return an interval: its trades, and the change of the mid between the book rows at its two ends."""
     mid = mid_of(now) if now is not None and now["book_state"] == "ok" else None
     mid_before = mid_of(before) if before is not None and before["book_state"] == "ok" else None
     change = log_return = None
@@ -415,13 +510,7 @@ def interval(trades: list[Row], book: list[Row], end: int, every_ns: int, clock:
         change = mid - mid_before
         # with the difference, not the ratio: near 1 the ratio has lost what the logarithm is about
         log_return = math.log1p((mid - mid_before) / mid_before) if mid_before > 0 and mid > 0 else None
-    inside = [
-        trade
-        for trade in trades
-        if not trade["is_snapshot"] and trade[clock] is not None and end - every_ns < trade[clock] <= end
-    ]
     return {
-        "interval_end": end,
         "mid": mid,
         "proven_since": None if now is None else now["proven_since"],
         "mid_change": change,
@@ -436,11 +525,6 @@ def interval(trades: list[Row], book: list[Row], end: int, every_ns: int, clock:
 def root_of_notional(trade: Row) -> Decimal:
     """Give it with many digits: sums of them, bought and sold, nearly cancel."""
     return DIGITS.sqrt(DIGITS.multiply(Decimal(trade["price"]), Decimal(trade["size"])))
-
-
-def last_row(rows: list[Row], clock: str, at: int) -> Row | None:
-    rows = seen(rows, clock, at)
-    return rows[-1] if rows else None
 
 
 def impact_features(intervals: Sequence[Row], names: Sequence[str], every_ns: int) -> list[Row]:
