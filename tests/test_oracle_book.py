@@ -1,11 +1,14 @@
 """Pins the oracle of the book itself: what it must give, written out by hand from the meaning of a book."""
 
 import pytest
+import wire
 from oracles import book as oracle
+from oracles import raw
+from oracles import trades as trade_oracle
 
 NOON = 1_772_600_767_000_000_000
 SECOND = 1_000_000_000
-FRAME = {"connection": 1, "product_id": "BTC-USD", "unbroken_since": NOON}
+FRAME = {"stream": None, "connection": 1, "product_id": "BTC-USD", "unbroken_since": NOON}
 
 
 def frame(number, *levels, **more):
@@ -24,6 +27,19 @@ def frame(number, *levels, **more):
 
 def snapshot(number, *levels, **more):
     return frame(number, *levels, is_snapshot=True, **more)
+
+
+NOTHING = (None, None, None)
+
+
+def gap(number, **more):
+    """Write the marker of a break; the run after it is named by the frame."""
+    return frame(number, NOTHING, **{"unbroken_since": NOON + number} | more)
+
+
+def cleared(number, **more):
+    """Write the marker of an empty snapshot."""
+    return snapshot(number, NOTHING, **more)
 
 
 def bid(price, size=1.0):
@@ -69,6 +85,7 @@ def test_a_row_in_full():
         "server_time": NOON,
         "capture_time": NOON + 7,
         "sequence_num": 0,
+        "stream": None,
         "connection": 1,
         "line": 1,
         "bid_price_1": 99.0,
@@ -96,6 +113,7 @@ def test_a_row_in_full():
         "server_time": NOON + 5 * SECOND,
         "capture_time": NOON + 5 * SECOND + 7,
         "sequence_num": 5,
+        "stream": None,
         "connection": 1,
         "line": 3,
         "bid_price_1": 99.5,
@@ -143,7 +161,14 @@ def test_two_events_of_a_product_in_a_frame_are_one_message():
 
 @pytest.mark.parametrize(
     "other",
-    [{"line": 9}, {"connection": 2}, {"sequence_num": None}, {"server_time": None}, {"capture_time": None}],
+    [
+        {"line": 9},
+        {"connection": 2},
+        {"stream": "a00"},
+        {"sequence_num": None},
+        {"server_time": None},
+        {"capture_time": None},
+    ],
 )
 def test_whatever_tells_frames_apart_tells_messages_apart(other):
     assert len(rebuild(snapshot(0, *BOTH), frame(1, bid(1.0)), frame(1, bid(2.0)))) == 2
@@ -383,7 +408,31 @@ def test_gaps_ignored():
 def test_gaps_dropped():
     run = {"unbroken_since": NOON + 2}
     frames = snapshot(0, *BOTH), frame(1, bid(101.0)), frame(2, bid(101.0, 0.0)), frame(3, bid(1.0), **run)
-    assert of(rebuild(*frames, gaps="drop"), "sequence_num") == [(0,), (2,)]
+    # the rows in which the state ceases to be ok are kept
+    assert of(rebuild(*frames, gaps="drop"), "sequence_num") == [(0,), (1,), (2,), (3,)]
+    run_9 = {"unbroken_since": NOON + 8}
+    frames += (
+        frame(4, bid(2.0), **run),
+        snapshot(5, bid(1.0), **run),
+        frame(6, bid(2.0), **run),
+        gap(7),
+        gap(8),
+        snapshot(9, *BOTH, **run_9),
+        frame(10, bid(101.0), **run_9),
+        frame(11, bid(101.5), **run_9),
+        gap(12),
+        snapshot(13, *BOTH, unbroken_since=NOON + 12),
+        gap(14),
+    )
+    # neither unproven rows after the first nor one-sided ones are; that a one-sided book is broken is
+    assert of(rebuild(*frames, gaps="drop")[4:], "sequence_num", "book_state") == [
+        (7, "unproven"),
+        (9, "ok"),
+        (10, "crossed"),
+        (12, "unproven"),
+        (13, "ok"),
+        (14, "unproven"),
+    ]
 
 
 def test_gaps_raise():
@@ -392,6 +441,245 @@ def test_gaps_raise():
     with pytest.raises(oracle.Unproven) as raised:
         rebuild(*frames, gaps="raise")
     assert of(raised.value.rows, "sequence_num") == [(0,), (1,)]
+
+
+# --- markers
+
+
+def test_a_break_alone_is_a_row_where_it_changes_the_state():
+    rows = rebuild(
+        gap(0),  # no book yet
+        snapshot(1, *BOTH, unbroken_since=NOON),
+        gap(3),
+        gap(4),  # unproven already
+        frame(5, bid(100.0), unbroken_since=NOON + 4),
+        bands_bps=(1e3,),
+    )
+    assert of(rows, "sequence_num", "book_state") == [(1, "ok"), (3, "unproven"), (5, "unproven")]
+    assert best(rows) == [(99.0, 1.0, 101.0, 3.0)] * 2 + [(100.0, 1.0, 101.0, 3.0)]
+    assert seconds(rows) == [1, None, None]
+    assert of(rows, "n_bids", "bid_depth_1000bps") == [(2, 3.0), (2, None), (3, None)]
+    # the row tells of the frame that shows the break
+    assert of(rows, "server_time", "line")[1] == (NOON + 3 * SECOND, 4)
+
+
+@pytest.mark.parametrize(
+    ("levels", "state"),
+    [((bid(9.0),), "one_sided"), ((bid(9.0), ask(8.0)), "crossed"), ((NOTHING,), "empty")],
+)
+def test_every_state_is_ended_by_a_break(levels, state):
+    assert states(rebuild(snapshot(0, *levels), gap(1))) == [state, "unproven"]
+
+
+def test_a_break_and_the_changes_of_its_frame_are_one_message():
+    run = {"unbroken_since": NOON + 2}
+    rows = rebuild(snapshot(0, *BOTH), [*gap(2), *frame(2, bid(99.5), **run)], frame(3, bid(99.6), **run))
+    assert of(rows, "sequence_num", "book_state") == [(0, "ok"), (2, "unproven"), (3, "unproven")]
+    assert best(rows)[1] == (99.5, 1.0, 101.0, 3.0)
+    # a snapshot in the same frame proves, as it comes after the break
+    for levels, state in [(BOTH, "ok"), ((NOTHING,), "empty")]:
+        rows = rebuild(snapshot(7, *BOTH), [*gap(2), *snapshot(2, *levels, **run)])
+        assert states(rows) == ["ok", state]
+
+
+def test_a_snapshot_after_a_break_proves_whatever_its_number():
+    run = {"unbroken_since": NOON}  # a run that is not named anew, to leave it to the markers
+    rows = rebuild(
+        snapshot(7, *BOTH), gap(9, **run), snapshot(1, *BOTH), frame(2, bid(1.0)), frame(1, bid(2.0))
+    )
+    assert states(rows) == ["ok", "unproven", "ok", "ok", "unproven"]
+    rows = rebuild(snapshot(7, *BOTH), [*gap(1, **run), *snapshot(1, *BOTH)], frame(2, bid(1.0)))
+    assert states(rows) == ["ok", "ok", "ok"]
+    # of a break alone, the number is not compared either
+    rows = rebuild(snapshot(1, *BOTH), gap(9, **run), snapshot(5, *BOTH))
+    assert states(rows) == ["ok", "unproven", "ok"]
+
+
+def test_another_product_s_break_is_none():
+    eth = {"product_id": "ETH-USD"}
+    rows = rebuild(snapshot(0, *BOTH), snapshot(1, *BOTH, **eth), [*gap(3), *frame(3, bid(9.0), **eth)])
+    assert of(rows, "product_id", "sequence_num", "book_state")[2:] == [
+        ("BTC-USD", 3, "unproven"),
+        ("ETH-USD", 3, "ok"),
+    ]
+
+
+@pytest.mark.parametrize("on", ["message", "bbo", "depth"])
+def test_breaks_with_each_option(on):
+    run = {"unbroken_since": NOON + 2}
+    frames = snapshot(0, *BOTH), gap(2), snapshot(3, *BOTH, **run), gap(4), gap(5)
+    told = "sequence_num", "book_state"
+    both = [(0, "ok"), (2, "unproven"), (3, "ok"), (4, "unproven")]
+    assert of(rebuild(*frames, on=on), *told) == both
+    assert of(rebuild(*frames, on=on, gaps="drop"), *told) == both
+    assert of(rebuild(*frames, on=on, gaps="ignore"), *told) == [(0, "ok"), (3, "ok")]
+    with pytest.raises(oracle.Unproven) as raised:
+        rebuild(*frames, on=on, gaps="raise")
+    assert of(raised.value.rows, *told) == both[:1]
+
+
+def test_breaks_ignored_leave_the_rows_of_changes():
+    frames = snapshot(0, *BOTH), [*gap(2), *frame(2, bid(99.5), unbroken_since=NOON + 2)]
+    assert states(rebuild(*frames, gaps="ignore")) == ["ok", "ok"]
+
+
+def test_an_empty_snapshot_clears_and_is_a_row():
+    for on in ("message", "bbo", "depth"):
+        rows = rebuild(snapshot(0, *BOTH), cleared(1), cleared(2), on=on)
+        assert of(rows, "sequence_num", "book_state", "n_bids", "bid_price_1") == [
+            (0, "ok", 2, 99.0),
+            (1, "empty", 0, None),
+            (2, "empty", 0, None),
+        ]
+        assert seconds(rows) == [0, 1, 2]
+    assert of(rebuild(snapshot(0, *BOTH), cleared(1), cleared(2), gaps="drop"), "sequence_num") == [
+        (0,),
+        (1,),
+    ]
+
+
+def test_an_empty_snapshot_comes_first():
+    books = {}
+    rows = rebuild(cleared(0), frame(1, bid(100.0)), frame(2, ask(101.0)), books=books)
+    assert states(rows) == ["empty", "one_sided", "ok"]
+    assert best(rows)[1:] == [(100.0, 1.0, None, None), (100.0, 1.0, 101.0, 1.0)]
+    assert (books["BTC-USD"].messages, books["BTC-USD"].snapshots, books["BTC-USD"].early_changes) == (
+        3,
+        1,
+        0,
+    )
+
+
+def test_what_stands_after_an_empty_snapshot_in_its_frame_applies_to_it():
+    (_, row) = rebuild(
+        snapshot(0, *BOTH), [*frame(1, bid(97.0)), *cleared(1), *frame(1, bid(50.0), ask(51.0))]
+    )
+    assert of([row], "bid_price_1", "ask_price_1", "n_bids", "book_state") == [(50.0, 51.0, 1, "ok")]
+
+
+def test_a_marker_between_two_snapshots_of_a_frame_clears_again():
+    (row,) = rebuild([*snapshot(0, *BOTH), *cleared(0), *snapshot(0, bid(50.0), ask(51.0))])
+    assert of([row], "bid_price_1", "n_bids", "n_asks") == [(50.0, 1, 1)]
+    (row,) = rebuild([*snapshot(0, *BOTH), *cleared(0)])
+    assert of([row], "n_bids", "book_state") == [(0, "empty")]
+
+
+def test_breaks_are_counted_and_are_no_messages():
+    books = {}
+    run, other = {"unbroken_since": NOON + 6}, {"unbroken_since": NOON + 10}
+
+    def counted(*frames):
+        rebuild(*frames, books=books)
+        book = books["BTC-USD"]
+        return book.breaks, book.messages, book.early_changes
+
+    assert counted(gap(0)) == (0, 0, 0)  # nothing before it
+    books.clear()
+    assert counted(frame(0, bid(1.0))) == (0, 1, 1)
+    assert counted([*gap(1, **run), *frame(1, bid(1.0), bid(2.0), **run)]) == (1, 2, 3)
+    assert counted(gap(2)) == (1, 2, 3)  # broken already
+    assert counted(snapshot(3, *BOTH, **run), gap(6)) == (2, 3, 3)
+    assert counted(gap(7), frame(8, bid(1.0), **run)) == (2, 4, 3)
+    # healed at once, and met all the same; a change of run and a number that falls are as good as a marker
+    assert counted(snapshot(9, *BOTH, **run), [*gap(10), *snapshot(10, *BOTH, **other)]) == (3, 6, 3)
+    assert counted(snapshot(11, *BOTH, unbroken_since=NOON + 11)) == (4, 7, 3)
+    assert counted(frame(3, bid(1.0), unbroken_since=NOON + 11)) == (5, 8, 3)
+    assert counted(snapshot(2, *BOTH, unbroken_since=NOON + 11)) == (5, 9, 3)  # not proven, and was not
+    assert counted(snapshot(4, *BOTH, unbroken_since=NOON + 11)) == (5, 10, 3)
+    assert books["BTC-USD"].proven
+
+
+def as_rows(name):
+    """Return the level2 rows of one of the recordings below."""
+    return raw.decode([wire.segment(*RECORDINGS[name])]).rows["level2"]
+
+
+def at(second):
+    return f"2025-11-26T14:00:{second:02d}Z"
+
+
+def l2(number, second, *levels, kind="update"):
+    event = wire.book("A-USD", *(wire.update(*level) for level in levels), kind=kind)
+    return wire.l2(number, event, timestamp=at(second))
+
+
+def print_of(number, second, happened):
+    one = wire.trade(str(number), time=at(happened), product_id="A-USD")
+    return wire.trades(number, one, timestamp=at(second))
+
+
+FULL = ("bid", "100", "1"), ("offer", "101", "1")
+RECORDINGS = {
+    "gap, then trades": (
+        l2(0, 0, *FULL, kind="snapshot"),
+        print_of(8, 8, 8),
+        print_of(9, 9, 9),
+        l2(10, 10, ("bid", "99", "1")),
+    ),
+    "reconnect, then trades": (
+        l2(0, 0, *FULL, kind="snapshot"),
+        l2(1, 1, ("bid", "99", "2")),
+        print_of(2, 2, 2),
+        print_of(0, 20, 0),
+        print_of(1, 21, 1),
+        l2(2, 22, ("bid", "100.2", "1"), ("offer", "100.9", "1"), kind="snapshot"),
+    ),
+    "empty snapshot first": (
+        l2(0, 0, kind="snapshot"),
+        l2(1, 1, ("bid", "100", "1")),
+        l2(2, 2, ("offer", "101", "1")),
+    ),
+    "empty snapshot later": (
+        l2(0, 0, *FULL, kind="snapshot"),
+        l2(1, 1, kind="snapshot"),
+        l2(2, 2, ("bid", "50", "1")),
+        l2(3, 3, ("offer", "51", "1")),
+    ),
+    "reconnect with a snapshot": (l2(0, 0, *FULL, kind="snapshot"), l2(0, 9, *FULL, kind="snapshot")),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("gap, then trades", [(1, "ok", 100.0), (2, "unproven", 100.0), (4, "unproven", 100.0)]),
+        (
+            "reconnect, then trades",
+            [(1, "ok", 100.0), (2, "ok", 100.0), (4, "unproven", 100.0), (6, "ok", 100.2)],
+        ),
+        ("empty snapshot first", [(1, "empty", None), (2, "one_sided", 100.0), (3, "ok", 100.0)]),
+        (
+            "empty snapshot later",
+            [(1, "ok", 100.0), (2, "empty", None), (3, "one_sided", 50.0), (4, "ok", 50.0)],
+        ),
+        ("reconnect with a snapshot", [(1, "ok", 100.0), (2, "ok", 100.0)]),
+    ],
+)
+def test_books_of_recordings(name, expected):
+    rows = as_rows(name)
+    book = rebuild(rows)
+    assert of(book, "line", "book_state", "bid_price_1") == expected
+    # the rows of changes are the same where only the names of the runs tell of the breaks
+    breaks = [row for row in rows if oracle.is_break(row)]
+    lines = {row["line"] for row in rows if row not in breaks}
+    assert rebuild([row for row in rows if row not in breaks]) == [
+        row for row in book if row["line"] in lines
+    ]
+    # nothing but the names of the runs tells that rows are missing where the markers do not
+    one_name = [row | {"unbroken_since": NOON} for row in rows]
+    assert rebuild(one_name) == book
+
+
+def test_trades_after_a_break_have_no_quote():
+    for name, expected in [
+        ("gap, then trades", [None, None]),
+        ("reconnect, then trades", [100.5, None, None]),
+    ]:
+        tables = raw.decode([wire.segment(*RECORDINGS[name])]).rows
+        book = rebuild(tables["level2"])
+        for clock in ("exchange", "receive"):
+            joined = trade_oracle.join_quotes(tables["market_trades"], book, clock=clock)
+            assert [row["mid"] for row in joined] == expected
 
 
 # --- the name of the snapshot that a book rests on
@@ -467,7 +755,10 @@ def test_told_are_changes_since_the_message_before_not_since_the_row_before():
         frame(4, bid(1.5)),
     )
     assert of(rebuild(*frames, on="bbo"), "sequence_num") == [(0,), (1,), (3,)]
-    assert of(rebuild(*frames, on="bbo", gaps="drop"), "sequence_num") == [(0,), (1,)]
+    assert of(rebuild(*frames, on="bbo", gaps="drop"), "sequence_num") == [(0,), (1,), (3,)]
+    frames += frame(5, bid(101.5)), frame(6, bid(101.5, 0.0), bid(101.0, 0.0)), frame(7, bid(2.0))
+    kept = rebuild(*frames, on="bbo", gaps="drop")
+    assert of(kept, "sequence_num") == [(0,), (1,), (3,), (6,)]
 
 
 def test_a_gap_ignored_is_no_change():
