@@ -482,8 +482,20 @@ def test_a_break_and_the_changes_of_its_frame_are_one_message():
         assert states(rows) == ["ok", state]
 
 
+def test_a_message_stands_where_its_first_row_does():
+    """So a break moves the row of its product before those of the changes in the same frame."""
+    eth, run = {"product_id": "ETH-USD"}, {"unbroken_since": NOON + 2}
+    first = snapshot(0, *BOTH), snapshot(1, *BOTH, **eth)
+    changes = [*frame(2, bid(9.0), **eth, **run), *frame(2, bid(9.0), **run)]
+    for rows, products in [
+        (rebuild(*first, changes), ["ETH-USD", "BTC-USD"]),
+        (rebuild(*first, [*gap(2), *changes]), ["BTC-USD", "ETH-USD"]),
+    ]:
+        assert of(rows, "product_id", "book_state")[2:] == [(product, "unproven") for product in products]
+
+
 def test_a_snapshot_after_a_break_proves_whatever_its_number():
-    run = {"unbroken_since": NOON}  # a run that is not named anew, to leave it to the markers
+    run = {"unbroken_since": NOON}  # one name throughout: only the markers show the breaks
     rows = rebuild(
         snapshot(7, *BOTH), gap(9, **run), snapshot(1, *BOTH), frame(2, bid(1.0)), frame(1, bid(2.0))
     )
@@ -508,14 +520,14 @@ def test_another_product_s_break_is_none():
 def test_breaks_with_each_option(on):
     run = {"unbroken_since": NOON + 2}
     frames = snapshot(0, *BOTH), gap(2), snapshot(3, *BOTH, **run), gap(4), gap(5)
-    told = "sequence_num", "book_state"
+    names = "sequence_num", "book_state"
     both = [(0, "ok"), (2, "unproven"), (3, "ok"), (4, "unproven")]
-    assert of(rebuild(*frames, on=on), *told) == both
-    assert of(rebuild(*frames, on=on, gaps="drop"), *told) == both
-    assert of(rebuild(*frames, on=on, gaps="ignore"), *told) == [(0, "ok"), (3, "ok")]
+    assert of(rebuild(*frames, on=on), *names) == both
+    assert of(rebuild(*frames, on=on, gaps="drop"), *names) == both
+    assert of(rebuild(*frames, on=on, gaps="ignore"), *names) == [(0, "ok"), (3, "ok")]
     with pytest.raises(oracle.Unproven) as raised:
         rebuild(*frames, on=on, gaps="raise")
-    assert of(raised.value.rows, *told) == both[:1]
+    assert of(raised.value.rows, *names) == both[:1]
 
 
 def test_breaks_ignored_leave_the_rows_of_changes():
