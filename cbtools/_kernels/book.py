@@ -316,9 +316,9 @@ def _prove(
     ``marked``: there is a marker of a break; ``message``: and more. After a break no number is out of order.
     """
     broken = marked or run != marks[LAST_RUN]
-    if broken and marks[PROVEN] and (marks[MESSAGES] > message or marks[SNAPSHOTS] > 0):
-        marks[BREAKS] += 1
     backwards = not broken and number != NONE and number < marks[LAST_NUMBER]
+    something = marks[MESSAGES] > message or marks[SNAPSHOTS] > 0
+    marks[BREAKS] += something and marks[PROVEN] != 0 and (broken or backwards)
     if snapshot:
         marks[SNAPSHOTS] += 1
         marks[CLEARED] += 1
@@ -348,17 +348,19 @@ def rebuild(
     state, since = _state(ignore or marks[PROVEN] != 0, bids[0], asks[0]), marks[SINCE]
     levels_bid, levels_ask = marks[BIDS], marks[ASKS]
     snapshot, in_snapshot, dirty_bids, dirty_asks, rows, absent = False, False, False, False, _ZERO, _ZERO
-    marked = False
+    marked, unproved = False, False
     for p in range(pieces.shape[1]):
         for i in range(pieces[FROM, p], pieces[TO, p]):
             is_marker = sides[i] == NO_SIDE
             if snapshots[i] and (is_marker or not in_snapshot):
                 _clear(level, bits, known)
                 snapshot = has_book = dirty_bids = dirty_asks = True
+                unproved = False
                 levels_bid, levels_ask, first_bid, first_ask = _ZERO, _ZERO, known, known
             in_snapshot = snapshots[i] != 0
             if is_marker:
-                marked |= not in_snapshot
+                if not in_snapshot:
+                    marked = unproved = True
                 continue
             rows += _ONE
             slot, new, side = slots[i], sizes[i], np.int64(sides[i])
@@ -396,15 +398,17 @@ def rebuild(
             first_ask = _next(bits, ASK, first_ask, known)
             of_asks, n_asks, ask_edge = _show(slot_at, level, bits, ASK, first_ask, known, depth, asks)
             changed = max(changed, of_asks)
+        marks[PROVEN] *= not unproved  # else a snapshot healed the break
         snapshot, in_snapshot, dirty_bids, dirty_asks, rows, absent = False, False, False, False, _ZERO, _ZERO
-        marked = False
+        marked = unproved = False
         if not has_book:
             continue
         was, was_since = state, since
         state, since = _state(ignore or marks[PROVEN] != 0, bids[0], asks[0]), marks[SINCE]
         marks[STATES + state] += message
         restated = not had_book or state != was or since != was_since
-        ends = had_book and (was == OK or (state == UNPROVEN and was != UNPROVEN))
+        before = was if had_book else EMPTY
+        ends = before == OK or (state == UNPROVEN and before != UNPROVEN)
         had_book = True
         if not restated and (not message or (how[WHEN] == BEST and changed < _TWO)):
             continue

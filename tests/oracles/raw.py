@@ -943,7 +943,10 @@ class Stream:
             self.take_frame(frame, line)
 
     def take_rejected(self, raw: bytes, line: int, byte_offset: int, reason: str) -> None:
-        self.add("rejects", {"line": line, "byte_offset": byte_offset, "stream": None, "reason": reason, "raw": raw})
+        self.add(
+            "rejects",
+            {"line": line, "byte_offset": byte_offset, "stream": None, "reason": reason, "raw": raw},
+        )
         header = outline(raw)
         if header is None:
             self.pending = True
