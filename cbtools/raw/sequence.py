@@ -53,7 +53,7 @@ class Tracked:
 
     ``unbroken_since`` holds for all products but those that have runs of their own: ``runs`` is (from which
     line on, product, name of the run), with None where the product is back in the common run. ``gaps``: rows
-    of the table. ``markers``: line and product of each marker of a break, in the order of the rows.
+    of the table. ``markers``: line, product and server_time of each marker of a break, in order.
     """
 
     connection: npt.NDArray[np.int32]
@@ -61,7 +61,7 @@ class Tracked:
     unbroken_since: npt.NDArray[np.int64]
     runs: list[tuple[int, str, int | None]]
     gaps: list[tuple[int, int, int, int, int, list[str]]] = field(default_factory=list)
-    markers: list[tuple[int, str]] = field(default_factory=list)
+    markers: list[tuple[int, str, int]] = field(default_factory=list)
 
 
 class Run(NamedTuple):
@@ -98,6 +98,8 @@ class Stream:
     last: int = NO_NUMBER
     last_time: int = NO_TIME
     """Receipt of the last frame."""
+    sent: int = NO_TIME
+    """The latest server_time so far."""
     starts: list[tuple[int, int, int]] = field(default_factory=list)
     """The frames that began a connection: the first with a number, and each with which numbers fell back."""
     first_time: int = NO_TIME
@@ -190,6 +192,7 @@ class Stream:
             joined.last = self.last
         if other.last_time == NO_TIME:
             joined.last_time = self.last_time
+        joined.sent = max(self.sent, other.sent)
         joined.lost_first, joined.origin = self.lost_first, self.origin
         within = breaks and other.unnumbered_first and other.starts and self.starts
         joined.mistaken = self.mistaken or other.mistaken or self.repeated_by(other) or bool(within)
@@ -263,6 +266,7 @@ class _Pass:
         elif not state.starts:
             state.unnumbered_first |= bool(self.lines.level2[start:end].any())
         self.note_time(end - 1)
+        state.sent = max(state.sent, int(self.lines.server_time[start:end].max()))
         return True
 
     def step(self, i: int) -> None:
@@ -324,6 +328,7 @@ class _Pass:
     def note_time(self, i: int) -> None:
         time = self.time(i)
         self.state.last_time = time if time != NO_TIME else self.state.last_time
+        self.state.sent = max(self.state.sent, int(self.lines.server_time[i]))
 
     def new_run(self, i: int) -> None:
         """Break the runs of all products at a line.
@@ -348,8 +353,11 @@ class _Pass:
             self.name_run(i, product, self.state.run_of(product).broken(self.time(i)))
 
     def mark(self, i: int, products: set[str]) -> None:
-        """Write the markers of a break."""
-        self.out.markers += ((i, product) for product in sorted(products))
+        """Write the markers of a break. A line without server_time gets one by which they sort into place."""
+        sent = int(self.lines.server_time[i])
+        if sent == NO_TIME != self.state.sent:
+            sent = _later(sent, self.state.sent)
+        self.out.markers += ((i, product, sent) for product in sorted(products))
         self.state.unmarked -= products
 
     def see(self, end: int) -> None:

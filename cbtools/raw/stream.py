@@ -165,7 +165,7 @@ class Reading:
         rows = [_breaks(decoded.lines, markers, self._wanted.columns["level2"])]
         if "level2" in tables:
             rows.append(tables["level2"].select(rows[0].columns))
-        self._count.add_markers(product for _, product in markers)
+        self._count.add_markers(marker[1] for marker in markers)
         return {**tables, "level2": pl.concat(rows).sort("line", maintain_order=True)}
 
     def _finish(self, table: str, frame: pl.DataFrame, tracked: Tracked) -> pl.DataFrame:
@@ -207,13 +207,13 @@ class Reading:
         return fresh
 
 
-def _breaks(lines: Lines, markers: Sequence[tuple[int, str]], columns: frozenset[str]) -> pl.DataFrame:
+def _breaks(lines: Lines, markers: Sequence[tuple[int, str, int]], columns: frozenset[str]) -> pl.DataFrame:
     """Return the rows of level2 for the markers of breaks, with what of the columns a piece can know."""
-    line = np.array([i for i, _ in markers], np.int64)
+    line, sent = (np.array([marker[k] for marker in markers], np.int64) for k in (0, 2))
     known = {
-        "product_id": pl.Series([product for _, product in markers], dtype=pl.String),
+        "product_id": pl.Series([marker[1] for marker in markers], dtype=pl.String),
         "is_snapshot": pl.Series([False]).new_from_index(0, len(line)),
-        "server_time": times(lines.server_time[line]),
+        "server_time": times(sent),
         "capture_time": times(lines.capture_time[line]),
         "sequence_num": null_where(lines.sequence_num[line], NO_NUMBER),
     }

@@ -821,6 +821,7 @@ class Stream:
         self.product_runs: dict[str, int] = {}
         self.unmarked: set[str] = set()  # products whose last level2 row is not the marker of a break
         self.broken: set[str] = set()  # those of them whose runs the present line has broken
+        self.sent: int | None = None  # the latest server_time so far
         self.segment_index = -1
         self.seen_trades: set[tuple[str, int]] = set()
 
@@ -859,6 +860,8 @@ class Stream:
 
     def mark_breaks(self, place: dict[str, Any]) -> None:
         """Write the markers of what the present line has broken; they name the runs that begin here."""
+        if place["server_time"] is None and self.sent is not None:  # so that they sort into their place
+            place = {**place, "server_time": self.sent + 1}
         for product_id in sorted(self.broken):
             self.add_level2(marker(product_id, is_snapshot=False), place)
         self.unmarked -= self.broken
@@ -923,6 +926,10 @@ class Stream:
 
     # -- lines
 
+    def note_sent(self, frame: Frame | Outline) -> None:
+        if frame.server_time is not None:
+            self.sent = frame.server_time if self.sent is None else max(self.sent, frame.server_time)
+
     def place(self, frame: Frame | Outline, line: int) -> dict[str, Any]:
         """Return what every row of a line tells of it."""
         return {
@@ -951,12 +958,15 @@ class Stream:
         if header is None:
             self.pending = True
             return
-        if not self.is_repeat(header, line) and header.channel in ("l2_data", "level2"):
+        if self.is_repeat(header, line):
+            return
+        if header.channel in ("l2_data", "level2"):
             if header.products is None:
                 self.break_all(header)
             else:
                 self.break_products(header.products, header)
         self.mark_breaks(self.place(header, line))
+        self.note_sent(header)
 
     def take_frame(self, frame: Frame, line: int) -> None:
         if self.is_repeat(frame, line):
@@ -965,6 +975,7 @@ class Stream:
         self.tables.unknown_keys.update(frame.unknown_keys)
         place = self.place(frame, line)
         self.mark_breaks(place)
+        self.note_sent(frame)
         for row in frame.rows:
             product_id = row.get("product_id")
             if frame.table == "market_trades":
