@@ -107,7 +107,8 @@ def migrate_dataset(
 
     Notes
     -----
-    There has been one version so far, so there is nothing to do yet but to find that out.
+    No way leads from version 1 to 2: rows of version 1 do not say where the sequence broke, which only the raw
+    segments can tell. Run these again.
 
     Examples
     --------
@@ -116,7 +117,7 @@ def migrate_dataset(
     >>> with tempfile.TemporaryDirectory() as root:
     ...     report = cb.run_segment(sorted(cb.sample_path().iterdir())[0], root)
     ...     migrate_dataset(root)
-    nothing to migrate: all is of version 1
+    nothing to migrate: all is of version 2
     """
     base = as_place(root)
     folders = datasets_under(base, table)

@@ -258,7 +258,8 @@ class CoinbaseSegmentPipeline(Counted):
         self.stats["lines"] += report.raw.lines
         self.stats["errors"] += report.raw.rejected
         for table, written in report.written.items():
-            found = sum(report.raw.rows.get(table, {}).values())
+            markers = sum(report.raw.markers.values()) if table == "level2" else 0
+            found = sum(report.raw.rows.get(table, {}).values()) + markers
             self.stats[f"{table} processed"] += found if table in report.raw.rows else written.rows
             self.stats[f"{table} written"] += written.rows
             self.stats[f"{table} files"] += len(written.parts)

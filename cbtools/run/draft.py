@@ -199,7 +199,13 @@ class _Tables:
 
     def rows(self) -> dict[str, dict[str, int]]:
         """Give table → product → rows, of the tables that are written."""
-        found = {**self._reading.report.rows, "book": dict(sorted(self._book_rows.items()))}
+        raw = self._reading.report
+        level2 = Counter(raw.rows.get("level2", {})) + Counter(raw.markers)
+        found = {
+            **raw.rows,
+            "level2": dict(sorted(level2.items())),
+            "book": dict(sorted(self._book_rows.items())),
+        }
         return {table: dict(found.get(table, {})) for table in self._tables}
 
     def gaps(self) -> pl.DataFrame:

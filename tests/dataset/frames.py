@@ -61,6 +61,7 @@ def level2(rows: int = 6) -> pl.DataFrame:
             "server_time": time,
             "capture_time": time,
             "sequence_num": line,
+            "stream": pl.Series([None], dtype=pl.String).new_from_index(0, rows),
             "connection": pl.Series([1], dtype=pl.Int32).new_from_index(0, rows),
             "line": line + 1,
             "unbroken_since": time,

@@ -75,9 +75,9 @@ def test_frames_that_are_not_of_the_table(tmp_path: Path, change: Any, message: 
 
 def test_a_null_where_none_may_be(tmp_path: Path) -> None:
     frame = level2().with_columns(
-        size=pl.when(pl.col("line") > 4).then("size"), event_time=pl.lit(None, TIME)
+        is_snapshot=pl.when(pl.col("line") > 4).then("is_snapshot"), event_time=pl.lit(None, TIME)
     )
-    with pytest.raises(DatasetError, match=r"level2\.size is never null, but 4 of 6 rows"):
+    with pytest.raises(DatasetError, match=r"level2\.is_snapshot is never null, but 4 of 6 rows"):
         write_dataset(frame, tmp_path, table="level2", partition_by="date")
     assert tree(tmp_path) == {}
 

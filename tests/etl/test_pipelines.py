@@ -87,7 +87,7 @@ def test_counts_of_a_run_add_up(ready, tmp_path, tables):
         "records_read": tables.report.lines,
         "errors": 2,
     }
-    assert stats["processor"]["RawParser"]["records_output"] == tables.level2.height
+    assert stats["processor"]["RawParser"]["records_output"] == tables.level2["side"].count()
     assert stats["processor"]["bids"]["records_output"] == n
     assert (stats["processor"]["records_processed"], stats["processor"]["records_output"]) == (
         tables.report.lines,

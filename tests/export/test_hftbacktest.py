@@ -546,7 +546,7 @@ def test_lazy_frames_give_the_same_file(sample, tmp_path):
 
 def test_rows_without_unbroken_since_are_proven_by_their_numbers(sample, tmp_path):
     level2 = of(sample, "SOL-USD")[0].drop("unbroken_since")
-    only = level2.with_columns(
+    only = level2.filter(pl.col("side").is_not_null()).with_columns(
         sequence_num=pl.col("line").rle_id().cast(pl.Int64), connection=pl.lit(1, pl.Int32)
     )
     assert to_hftbacktest(only, None, tmp_path / "events.npz").unproven == 0

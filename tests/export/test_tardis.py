@@ -220,7 +220,8 @@ def test_a_book_that_is_not_proven_is_cleared_and_left_out_until_its_next_snapsh
     told = [",".join(text.split(",")[1:2] + text.split(",")[4:]) for text in path.read_text().splitlines()]
     assert told[5:] == [
         "BTC-USD,false,bid,99,1",
-        "BTC-USD,true,bid,98,0",  # the book is empty from here on
+        "BTC-USD,false,bid,0,0",  # behind a change, a snapshot discards the book:
+        "BTC-USD,true,bid,0,0",  # it is empty from here on
         "ETH-USD,false,bid,98.5,1",
         "BTC-USD,true,bid,50,1",
         "BTC-USD,true,ask,51,2",
