@@ -72,7 +72,11 @@ def _narrow(frame: pl.DataFrame, *names: str) -> pl.DataFrame:
 
 
 def _messages(level2: pl.DataFrame) -> pl.DataFrame:
-    """Give a row for each message: all rows of a product in a line."""
+    """Return a row for each message: all rows of a product in a line. A marker of a break is none."""
+    if level2["side"].null_count():
+        level2 = level2.filter(pl.col("side").is_not_null() | pl.col("is_snapshot"))
+        if level2.is_empty():
+            return _narrow(level2, "line")
     line, product = level2["line"].to_numpy(), level2["product_id"]
     begins = np.append(True, line[1:] != line[:-1])
     if product.n_unique() > 1:

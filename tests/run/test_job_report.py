@@ -245,7 +245,9 @@ def test_the_gaps_are_rows_of_the_table_of_gaps(job):
 
 
 def test_the_coverage_counts_messages_and_trades(job):
-    book = cb.scan_dataset(job.out, "book").collect()
+    key = ["product_id", "connection", "sequence_num", "line"]
+    changes = cb.scan_dataset(job.out, "level2").filter(pl.col("side").is_not_null()).collect()
+    book = cb.scan_dataset(job.out, "book").collect().join(changes, on=key, how="semi")
     trades = cb.scan_dataset(job.out, "market_trades").collect()
     hour = pl.col("server_time").dt.truncate("1h")
     expected = {key for frame in (book, trades) for key in frame.select("product_id", hour).iter_rows()}

@@ -20,7 +20,7 @@ BAD = (b"not JSON at all", NO_UTF8, b"\x00\x00\x00", '{"ü": "€'.encode(), b'{
 
 
 def rejects(*raw: bytes, line: int = 1) -> pl.DataFrame:
-    rows = [(line + i, 100 * i, f"not JSON: {i}", text) for i, text in enumerate(raw)]
+    rows = [(line + i, 100 * i, None, f"not JSON: {i}", text) for i, text in enumerate(raw)]
     return pl.DataFrame(rows, schema=schema("rejects"), orient="row")
 
 
@@ -63,7 +63,7 @@ def test_it_holds_the_rejects(segment, tmp_path):
     report = cb.run_segment(segment, tmp_path / "out")
     tables = cb.read_raw(segment)
     assert report.quarantine == tmp_path / "out" / FOLDER / f"{segment.stem}.ndjson"
-    assert as_rows(report.quarantine) == tables.rejects.rows()
+    assert as_rows(report.quarantine) == tables.rejects.drop("stream").rows()
     assert tables.rejects.height == len(BAD) + 1 == report.raw.rejected
     assert str(report.quarantine) in str(report)
 
