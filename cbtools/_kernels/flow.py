@@ -77,6 +77,13 @@ def follow_trades(
 
 
 @kernel
+def reach(codes: I64, time: I64, reached: I64) -> None:
+    """Let times be the running maxima of their products; ``reached`` keeps the last of each code."""
+    for i in range(len(codes)):
+        reached[codes[i]] = time[i] = max(reached[codes[i]], time[i])
+
+
+@kernel
 def lag(values: F64, codes: I64, before: I64, carried: F64, out: F64) -> None:
     """Give each row the value of the product's row before it, and carry the last ones over."""
     for i in range(len(values)):

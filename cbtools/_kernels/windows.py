@@ -145,6 +145,96 @@ def slide(
 
 
 @inner
+def _first_after(t: I64, low: np.int64, high: np.int64, time: np.int64) -> np.int64:
+    """Find the first place from ``low`` on whose time is later."""
+    while low < high:
+        middle = (low + high) // 2
+        if t[middle] <= time:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@kernel
+def seen_at(codes: I64, received_at: I64, ends: I64, received: I64, seen: I64) -> None:
+    """Find for each row of another frame the place after the last row of its product received by then.
+
+    The rows here stand product by product, each product's in the order of receipt; ``ends`` are the places
+    where products end, after a 0. ``seen`` is -1 where none was received, or that is not known.
+    """
+    for k in range(len(codes)):
+        seen[k] = -1
+        if codes[k] >= 0 and received_at[k] != NONE:
+            begin = ends[codes[k]]
+            place = _first_after(received, begin, ends[codes[k] + 1], received_at[k])
+            if place > begin and received[place - 1] != NONE:
+                seen[k] = place
+
+
+@kernel
+def edges_at(t: I64, run: I64, begins: I64, seen: I64, end: I64, span: int, first: I64, rows: I64) -> None:
+    """Find the window (end - span, end] of each row of another frame: the first row in it, and how many.
+
+    It is of the ``run`` of the last row seen, which begins at its place in ``begins``; in it ``t`` does not
+    step back. ``rows`` is 0 where the run does not cover the window.
+    """
+    for k in range(len(end)):
+        first[k] = rows[k] = 0
+        if seen[k] < 0 or end[k] == NONE:
+            continue
+        begin = _first_after(t, begins[run[seen[k] - 1]], seen[k], NONE)  # those before have no time
+        if begin == seen[k] or end[k] - span < t[begin]:
+            continue
+        first[k] = _first_after(t, begin, seen[k], end[k] - span)
+        rows[k] = _first_after(t, first[k], seen[k], end[k]) - first[k]
+
+
+@kernel
+def add_up(x: F64, term: I64, run: I64, sums: F64) -> None:
+    """Sum a term from the start of each run, so that windows may come in any order: see `total_at`.
+
+    Runs are numbered from 0 on. ``sums`` holds those before each row of a run and at its end: HIGH, LOW,
+    UNDEFINED, SOMETHING. The term is a value, or a product, of a row by itself.
+    """
+    kind, a, b = term[KIND], x[term[A]], x[term[B]]
+    high = low = undefined = something = 0.0
+    for i in range(len(run)):
+        place = i + run[i]
+        if i == 0 or run[i] != run[i - 1]:
+            high = low = undefined = something = 0.0
+            _keep(sums[place], high, low, undefined, something)
+        p, e = _term(kind, a, b, term[SHIFT], np.int64(i), run)
+        if p - p != 0.0 or e - e != 0.0:  # not finite
+            undefined += 1.0
+        elif p != 0.0:
+            something += 1.0
+            high, low = _add(high, low, p, e)
+        _keep(sums[place + 1], high, low, undefined, something)
+
+
+@inner
+def _keep(kept: F64, high: float, low: float, undefined: float, something: float) -> None:
+    kept[HIGH], kept[LOW], kept[UNDEFINED], kept[SOMETHING] = high, low, undefined, something
+
+
+@kernel
+def total_at(sums: F64, run: I64, first: I64, rows: I64, out: F64, out_low: F64) -> None:
+    """Give a term's sum over the windows of `edges_at`, and in ``out_low`` its second part."""
+    for k in range(len(rows)):
+        out[k] = out_low[k] = _MISSING
+        if rows[k] == 0:
+            continue
+        place = first[k] + run[first[k]]
+        low, high = sums[place], sums[place + rows[k]]
+        if high[UNDEFINED] != low[UNDEFINED]:
+            continue
+        out[k] = out_low[k] = 0.0
+        if high[SOMETHING] != low[SOMETHING]:  # else exactly, whatever was rounded before
+            out[k], out_low[k] = _add(high[HIGH], high[LOW], -low[HIGH], -low[LOW])
+
+
+@inner
 def _moment(n: float, xy: float, xy_low: float, x: float, x_low: float, y: float, y_low: float) -> float:
     """Give n Σxy - Σx Σy, which cancels: in two parts."""
     p, e = _times(n, xy)

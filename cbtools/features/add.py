@@ -9,11 +9,14 @@ import polars as pl
 from cbtools.book.state import BookState
 from cbtools.book.top import top_of
 from cbtools.errors import ConfigError
+from cbtools.features import clock as clocks
 from cbtools.features.catalogue import choose
+from cbtools.features.clock import Clock
 from cbtools.features.flow import book_rows
 from cbtools.features.impact import interval_rows
 from cbtools.features.links import Holes, ignores
 from cbtools.features.listing import BOOK, INTERVALS, TRADES
+from cbtools.features.quotes import require
 from cbtools.features.stage import add_columns, check_frame
 from cbtools.features.trades import trade_rows
 from cbtools.features.trades_at import windows_at
@@ -113,9 +116,11 @@ def add_trade_features(
     at: pl.LazyFrame | pl.DataFrame | None = None,
     at_clock: str | None = None,
     holes: Holes = "restart",
-    clock: str = "capture_time",
+    clock: Clock = "exchange",
 ) -> pl.LazyFrame:
     """Add features to trades, or what was traded over windows to the rows of another frame.
+
+    A row depends on nothing that was received after it, by either clock.
 
     Parameters
     ----------
@@ -126,16 +131,22 @@ def add_trade_features(
         Names and patterns, as in `add_book_features`. By default notional, signed_size and, of trades with
         quotes, effective_spread_bps.
     at : polars.LazyFrame or polars.DataFrame, optional
-        Rows with product_id and the clock, e.g. of a book or a grid of times: each gets the features of the
-        trades in the window before it. They must be features over windows (but not roll_spread). The frames
-        are then held in memory while the query runs.
+        Rows of a book, or of a grid of times: each gets the features of the trades in the window before it,
+        as far as they were received by then. They must be features over windows (but not roll_spread).
+        Needed are product_id, server_time and capture_time. The rows stream; the trades are held in memory.
     at_clock : str, optional
-        The time of these rows, as ``"sample_time"`` of those that `sample_time` gives; by default the clock.
+        With ``clock="receive"``, the column of the time of receipt of these rows, such as ``"sample_time"``
+        of those that `sample_time` gives. (By the exchange's clock a row needs two times: that at which its
+        window ends, and that by which trades were received.)
     holes : {"restart", "ignore"}
         What a missing trade_id means: trades are missing, and windows begin anew; or nothing, for trades that
         were filtered. A new connection, or a snapshot, always begins anew.
-    clock : str
-        Which time windows are of, as in `add_book_features`.
+    clock : {"exchange", "receive"}
+        Whose time windows are of. By the exchange's clock those of the last w are the trades with trade_time
+        in (t - w, t], where t is trade_time of the row, or server_time of a row of ``at``. By the other,
+        times are of receipt: capture_time, or server_time where that is null. Times may step back: the
+        running maximum counts (of trade_time, in the run). A trade without one counts at that of the trade
+        before.
 
     Returns
     -------
@@ -146,7 +157,8 @@ def add_trade_features(
     Raises
     ------
     ConfigError
-        If a name is not known (it names the nearest), or the frame lacks what a feature needs; at once.
+        If a name is not known (it names the nearest), there is no such clock, a frame lacks what a feature
+        needs, or ``at_clock`` is given with the exchange's clock; at once.
 
     Examples
     --------
@@ -159,10 +171,14 @@ def add_trade_features(
     ignore = ignores(holes)
     usual = ["notional", "signed_size", *(["effective_spread_bps"] if "mid" in schema else [])]
     chosen = choose(usual if features is None else features, TRADES, "trade")
+    time = clocks.of_windows(clock)
+    if any(one.feature.terms is not None for one in chosen):
+        require(schema, clocks.times("market_trades", clock), "market_trades")
     if at is not None:
-        own = clock if at_clock is None else at_clock
-        return windows_at(trades, at, chosen, ignore_holes=ignore, clock=clock, at_clock=own)
-    return add_columns(trades, chosen, trade_rows(ignore_holes=ignore), clock=clock)
+        return windows_at(trades, at, chosen, ignore_holes=ignore, clock=clock, at_clock=at_clock)
+    if at_clock is not None:
+        raise ConfigError("at_clock is the time of the rows of at, and there is no at")
+    return add_columns(trades, chosen, trade_rows(ignore_holes=ignore), clock=time)
 
 
 def add_impact_features(

@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 import polars as pl
 
+from cbtools.features import clock as clocks
 from cbtools.features.catalogue import Feature, Names, Table, named, parameters_of
 from cbtools.features.stage import Rows, add_columns, needed_columns
 from cbtools.features.view import View
@@ -29,6 +30,10 @@ _PARAMETERS: Final = {
     "levels": ("int", "Levels of a side that the frame shows."),
     "clock": ("str", "Which time the window is of. It may step back: its running maximum counts."),
 }
+_CLOCK_OF_TRADES: Final = (
+    '{"exchange", "receive"}',
+    "Whose time the window is of: trade_time, or the time of receipt. Its running maximum counts.",
+)
 _BOOK = 'book = cb.scan_raw(cb.sample_path(), "level2").pipe(cb.rebuild_book)'
 _TRADES = 'trades = cb.scan_raw(cb.sample_path(), "market_trades")'
 _EXAMPLES: Final = {
@@ -38,7 +43,7 @@ _EXAMPLES: Final = {
     "bars": [_TRADES, 'bars = cb.trade_bars(trades, "time", "10s")'],
 }
 _SHORT: Final = {"market_trades": "trades"}
-_CLOCKS: Final = {"intervals": "interval_end"}
+_CLOCKS: Final = {"intervals": "interval_end", "market_trades": "exchange"}
 
 
 class RowFeature(Protocol):
@@ -116,10 +121,12 @@ def of_rows(
         )  # fmt: skip
 
         def add(frame: pl.LazyFrame | pl.DataFrame, *values: Any, clock: str | None = None) -> pl.LazyFrame:
-            return add_columns(frame, [named(feature, values)], rows(), clock=clock)
+            of_trades = terms is not None and table == "market_trades"
+            time = clocks.of_windows(clock) if of_trades else clock
+            return add_columns(frame, [named(feature, values)], rows(), clock=time)
 
-        clocks = [("clock", _CLOCKS.get(table, "capture_time"))] if terms is not None else []
-        public: FrameFeature = _public(add, compute, feature, clocks, "polars.LazyFrame")
+        extra = [("clock", _CLOCKS.get(table, "capture_time"))] if terms is not None else []
+        public: FrameFeature = _public(add, compute, feature, extra, "polars.LazyFrame")
         return public
 
     return define
@@ -155,6 +162,7 @@ def _doc(what: str, name: str, feature: Feature, signature: inspect.Signature, r
     """Write the docstring, from the one line of what and the row of the catalogue."""
     frame = f"Rows of {feature.table}, in the order in which they came."
     told = {"frame": ("polars.LazyFrame or polars.DataFrame", frame), **_PARAMETERS}
+    told |= {"clock": _CLOCK_OF_TRADES} if feature.table == "market_trades" else {}
     first, _, more = what.partition("\n")
     lines = [first, "", *_wrapped(f"``{feature.name}`` = {feature.definition}"), ""]
     lines += [more.strip(), ""] if more else []

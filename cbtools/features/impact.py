@@ -9,12 +9,14 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from cbtools.features import clock as clocks
 from cbtools.features.catalogue import Feature, span_ns
+from cbtools.features.clock import Clock
 from cbtools.features.clocks import sample_time
 from cbtools.features.define import NOT_COVERED, FrameFeature, of_rows
 from cbtools.features.links import ProvenLinks
 from cbtools.features.quotes import require
-from cbtools.features.stage import Rows, check_clock, check_frame
+from cbtools.features.stage import Rows, check_frame
 from cbtools.features.view import View
 from cbtools.features.windows import Sums, Term, product, value
 from cbtools.lazy import source
@@ -36,6 +38,7 @@ INTERVALS: Final = pl.Schema(
         "n_trades": pl.Int64(),
     }
 )
+_TIME: Final = "__time"
 _FLOWS: Final = ("signed_volume", "signed_sqrt_notional", "notional", "n_trades")
 _NO_VARIANCE: Final = 1e-25
 """A sum of squares of which less than so much is left beside the mean's is one of rounding."""
@@ -47,10 +50,13 @@ def impact_intervals(
     book: pl.LazyFrame | pl.DataFrame,
     *,
     every: str = "1s",
-    clock: str = "capture_time",
-    book_clock: str | None = None,
+    clock: Clock = "exchange",
 ) -> pl.LazyFrame:
-    """Lay mid changes and what was traded side by side, in equal intervals of time.
+    """Align mid changes with what was traded, in equal intervals of time.
+
+    By the exchange's clock trades, which are sent in batches of 250 ms, do not come after what they did to
+    the book. An interval is then complete only when all that was sent up to its end has been received, some
+    250 ms later: it is for research, and not for a decision at interval_end.
 
     Parameters
     ----------
@@ -60,16 +66,15 @@ def impact_intervals(
         Rows of ``book``, of whatever depth.
     every : str
         Length of an interval, as ``"1s"``. Intervals are (t - every, t], t a multiple of it since the epoch.
-    clock : str
-        The trades' time that they are of.
-    book_clock : str, optional
-        The book's; by default the same. By ``clock="trade_time", book_clock="server_time"`` both are the
-        exchange's: trades, which are sent in batches of 250 ms, do not come behind what they did to the book.
+    clock : {"exchange", "receive"}
+        Whose time intervals are of: trade_time of trades and server_time of the book; or the time of receipt
+        of both (capture_time, or server_time where that is null). The running maximum counts of the book's
+        times, and of those of receipt.
 
     Returns
     -------
     polars.LazyFrame
-        A row a product and interval, in the order of time, from the first boundary at or behind the book's
+        One row per product and interval, in the order of time, from the first boundary at or after the book's
         first row to the last at or before its last: product_id; interval_end (Datetime ns UTC); mid at its
         end, and proven_since of its row of the book; mid_change (quote currency) and log_return over the
         interval, null where a mid is not known or the book was not the same throughout; signed_volume
@@ -80,7 +85,7 @@ def impact_intervals(
     Raises
     ------
     ConfigError
-        If a frame lacks a column, or every is no time span; at once.
+        If a frame lacks a column, every is no time span, or there is no such clock; at once.
 
     Examples
     --------
@@ -92,24 +97,22 @@ def impact_intervals(
     """
     span = span_ns(every)
     schemas = check_frame(trades, "market_trades"), check_frame(book, "book")
-    needed = (
-        ("product_id", "price", "size", "aggressor_side", "is_snapshot"),
-        ("product_id", "bid_price_1", "ask_price_1", "book_state", "proven_since"),
-    )
-    book_clock = clock if book_clock is None else book_clock
-    for schema, time, what, columns in zip(
-        schemas, (clock, book_clock), ("market_trades", "book"), needed, strict=True
-    ):
-        check_clock(schema, time, what)
-        require(schema, columns, what)
-    mids = sample_time(book.lazy().select(book_clock, *needed[1]), every, clock=book_clock)
-    live = trades.lazy().filter(~pl.col("is_snapshot"), pl.col(clock).is_not_null())
+    clocks.check_name(clock)
+    of_trades, of_book = clocks.times("market_trades", clock), clocks.times("book", clock)
+    flow = ("product_id", "price", "size", "aggressor_side")
+    shown = ("product_id", "bid_price_1", "ask_price_1", "book_state", "proven_since")
+    require(schemas[0], (*flow, "is_snapshot", *of_trades), "market_trades")
+    require(schemas[1], (*shown, *of_book), "book")
+    timed = book.lazy().select(*shown, clocks.latest(of_book).cast(TIME).alias(_TIME))
+    mids = sample_time(timed, every, clock=_TIME)
+    # a trade_time counts as it stands: trades are not always sent in the order in which they happened
+    time = pl.col("trade_time") if clock == "exchange" else clocks.received()
+    done = trades.lazy().with_columns(time.cast(TIME).alias(_TIME))
+    live = done.filter(~pl.col("is_snapshot"), pl.col(_TIME).is_not_null()).select(*flow, _TIME)
 
     def frames(_: list[str], predicate: pl.Expr | None) -> Iterator[pl.DataFrame]:
         del predicate
-        yield _laid(
-            _mid_changes(mids.collect()), _flows(live.select(clock, *needed[0]).collect(), clock, span)
-        )
+        yield _laid(_mid_changes(mids.collect()), _flows(live.collect(), span))
 
     return source(frames, INTERVALS, "IMPACT INTERVALS")
 
@@ -127,9 +130,9 @@ def _mid_changes(sampled: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _flows(trades: pl.DataFrame, clock: str, span: int) -> pl.DataFrame:
+def _flows(trades: pl.DataFrame, span: int) -> pl.DataFrame:
     """Sum what was traded in each interval, in the order of the trades."""
-    end = -(-pl.col(clock).to_physical() // span) * span
+    end = -(-pl.col(_TIME).to_physical() // span) * span
     keyed = trades.with_columns(end.cast(TIME).alias("interval_end"))
     keyed = keyed.sort("product_id", "interval_end", maintain_order=True)
     side = np.where((keyed["aggressor_side"] == "buy").to_numpy(), 1.0, -1.0)

@@ -10,11 +10,13 @@ import numpy.typing as npt
 import polars as pl
 
 from cbtools.errors import ConfigError
+from cbtools.features import clock as clocks
 from cbtools.features import touch
 from cbtools.features.catalogue import Chosen, Feature, Table, choose
+from cbtools.features.clock import Clock
 from cbtools.features.links import NO_TIME, ProvenLinks, times_of
-from cbtools.features.quotes import require
-from cbtools.features.stage import check_clock, check_frame
+from cbtools.features.quotes import FOUND_BY, FOUND_FOR, Prevailing, require
+from cbtools.features.stage import check_frame
 from cbtools.lazy import Step, stateful
 
 I64 = npt.NDArray[np.int64]
@@ -23,7 +25,7 @@ B1 = npt.NDArray[np.bool_]
 
 _BEST: Final = ("bid_price_1", "ask_price_1")
 _BOOK: Final = (*_BEST, "book_state", "proven_since")
-_TRADES: Final = ("product_id", "price", "aggressor_side")
+_TRADES: Final = (*FOUND_FOR, "price", "aggressor_side")
 
 
 # --- labels of the book
@@ -32,7 +34,7 @@ _TRADES: Final = ("product_id", "price", "aggressor_side")
 class _Runs:
     """The rows of a book that are in a run, one run behind the other: what labels are computed of."""
 
-    def __init__(self, frame: pl.DataFrame, clock: str) -> None:
+    def __init__(self, frame: pl.DataFrame, clock: Clock) -> None:
         from cbtools._kernels import labels
 
         self.kernels = labels
@@ -41,10 +43,17 @@ class _Runs:
         self.places = usable[np.argsort(links.codes[usable], kind="stable")]
         bid, ask = (frame[name].cast(pl.Float64).to_numpy()[self.places] for name in _BEST)
         self.mid = (bid + ask) / 2.0
-        self.time = times_of(frame, clock)[self.places]
+        self.time = self._times(frame, clock)[self.places]
         self.ends = np.empty(len(self.places), np.int64)
         labels.lay_runs(self.time, ~links.follows[self.places], self.ends)
         self._moves: dict[tuple[float, float], I64] = {}
+
+    @staticmethod
+    def _times(frame: pl.DataFrame, clock: Clock) -> I64:
+        if clock == "exchange":
+            return times_of(frame, "server_time")
+        received = clocks.received(by_product="product_id" in frame.columns)
+        return times_of(frame.select(received.alias("received")), "received")
 
     def first_move(self, bps: float, sign: float) -> I64:
         """Give the first later row of the run that is so far above (sign 1) or below (-1); -1 if none is."""
@@ -107,7 +116,7 @@ FEATURES: Final = (
 
 
 def add_labels(
-    book: pl.LazyFrame | pl.DataFrame, labels: str | Iterable[str], *, clock: str = "capture_time"
+    book: pl.LazyFrame | pl.DataFrame, labels: str | Iterable[str], *, clock: Clock = "exchange"
 ) -> pl.LazyFrame:
     """Add labels to the rows of a book: what mid does after them. They look ahead.
 
@@ -118,15 +127,16 @@ def add_labels(
     ----------
     book : polars.LazyFrame or polars.DataFrame
         Rows of ``book``, each product's in the order in which they came, rows that are not ok included.
-        Needed are bid_price_1, ask_price_1, book_state, proven_since, the clock, and product_id if there is
-        more than one.
+        Needed are bid_price_1, ask_price_1, book_state, proven_since, the clock's times, and product_id if
+        there is more than one.
     labels : str or iterable of str
         Names with their parameters in them, or patterns, which stand for the usual names that they match:
         ``label_return_{h}``, ``label_triple_barrier_{up}_{down}bps_{h}`` and ``label_time_to_move_{x}bps``,
         as ``"label_return_10s"``, ``"label_triple_barrier_10_5bps_1m"``.
-    clock : str
-        Which time horizons are of. It may step back: its running maximum in the run counts. A row without it
-        counts at the time of the row before; before the run's first time it has no labels.
+    clock : {"exchange", "receive"}
+        Whose time horizons are of: server_time, or the time of receipt (capture_time, or server_time where
+        that is null). It may step back: its running maximum in the run, of receipt in the product, counts. A
+        row without it counts at the time of the row before; before the run's first time it has no labels.
 
     Returns
     -------
@@ -139,7 +149,8 @@ def add_labels(
     Raises
     ------
     ConfigError
-        If a name is not known (it names the nearest), or the frame lacks a column or the clock; at once.
+        If a name is not known (it names the nearest), there is no such clock, or the frame lacks a column; at
+        once.
 
     References
     ----------
@@ -155,14 +166,14 @@ def add_labels(
     """
     schema = check_frame(book, "book")
     chosen = choose(labels, FEATURES, "label")
-    check_clock(schema, clock, "book")
-    require(schema, _BOOK, "book")
+    times = clocks.times("book", clocks.check_name(clock))
+    require(schema, (*_BOOK, *times), "book")
     made = pl.Schema({**schema, **{one.name: one.feature.dtype for one in chosen}})
 
     def start(columns: list[str]) -> tuple[list[str], Step]:
         asked = [one for one in chosen if one.name in columns]
         kept = [name for name in columns if name not in {one.name for one in asked}]
-        used = {*_BOOK, clock, "product_id"} if asked else set()
+        used = {*_BOOK, *times, "product_id"} if asked else set()
         batches: list[pl.DataFrame] = []
 
         def step(batch: pl.DataFrame | None) -> pl.DataFrame:
@@ -180,7 +191,7 @@ def add_labels(
     return stateful(book.lazy(), start, made, "LABELS of book", by=by)
 
 
-def _labels_of(frame: pl.DataFrame, chosen: Sequence[Chosen], clock: str) -> list[pl.Series]:
+def _labels_of(frame: pl.DataFrame, chosen: Sequence[Chosen], clock: Clock) -> list[pl.Series]:
     if not chosen:
         return []
     runs = _Runs(frame, clock)
@@ -206,58 +217,65 @@ def _labels_of(frame: pl.DataFrame, chosen: Sequence[Chosen], clock: str) -> lis
 
 
 class _Product(NamedTuple):
-    """A product's quotes: of each row that tells one, or that there is none, its effective time."""
+    """The rows of a product's book: the time at which each begins to count, its mid, and its snapshot."""
 
     time: I64
     mid: F64
     since: I64
-    end: int
 
     def at(self, time: I64) -> tuple[F64, I64]:
-        """Give the mid that held at each time, and which snapshot it rests on: NaN, NO_TIME if none does."""
+        """Return the mid at each time, and which snapshot it rests on; NaN, NO_TIME if the book is not ok."""
         place = np.searchsorted(self.time, time, side="right") - 1
         known = place >= 0
         return np.where(known, self.mid[place], np.nan), np.where(known, self.since[place], NO_TIME)
 
 
-_NO_QUOTES: Final = _Product(np.full(1, NO_TIME), np.full(1, np.nan), np.full(1, NO_TIME), NO_TIME)
+_NO_BOOK: Final = _Product(np.full(1, NO_TIME), np.full(1, np.nan), np.full(1, NO_TIME))
 
 
-def _quotes_of(book: pl.LazyFrame, clock: str) -> dict[str, _Product]:
-    """Hold the quotes of a book; crossed, one-sided and empty rows tell none, and the last one stands."""
-    known = book.select("product_id", clock, *_BOOK).filter(pl.col(clock).is_not_null())
-    mid = (pl.col("bid_price_1") + pl.col("ask_price_1")).cast(pl.Float64) / 2.0
-    ok = touch.IS_OK & pl.col("proven_since").is_not_null()
-    rows = known.select(
-        "product_id", "proven_since", "book_state", time=pl.col(clock).cum_max().over("product_id"),
-        mid=pl.when(ok).then(mid),
-    ).collect()  # fmt: skip
-    products = {}
-    for (name,), of_product in rows.group_by("product_id", maintain_order=True):
-        tells = of_product.filter(pl.col("book_state").is_in(["ok", "unproven"]))
-        time, since = times_of(tells, "time"), times_of(tells, "proven_since")
-        end = int(times_of(of_product, "time")[-1])
-        if len(time):
-            products[str(name)] = _Product(time, tells["mid"].fill_null(np.nan).to_numpy(), since, end)
-    return products
+class _Mids:
+    """The mids of a book: at the quote of each trade, and later."""
+
+    def __init__(self, book: pl.LazyFrame, clock: Clock) -> None:
+        rows = book.select(*dict.fromkeys((*FOUND_BY, *_BOOK))).collect()
+        self._find, self._since = Prevailing(rows, clock), times_of(rows, "proven_since")
+        mid = (pl.col("bid_price_1") + pl.col("ask_price_1")).cast(pl.Float64) / 2.0
+        ok = touch.IS_OK & pl.col("proven_since").is_not_null()
+        time = clocks.latest(clocks.times("book", clock))
+        shown = rows.select("product_id", "proven_since", time=time, mid=pl.when(ok).then(mid))
+        self._products = {}
+        for (name,), part in shown.filter(pl.col("time").is_not_null()).group_by("product_id"):
+            mids = part["mid"].fill_null(np.nan).to_numpy()
+            self._products[str(name)] = _Product(times_of(part, "time"), mids, times_of(part, "proven_since"))
+
+    def at(self, trades: pl.DataFrame) -> tuple[I64, I64]:
+        """Return the time of each of the next trades, and which snapshot its quote rests on."""
+        places, happened = self._find(trades)
+        since = np.full(len(places), NO_TIME)
+        since[places >= 0] = self._since[places[places >= 0]]
+        return happened, since
+
+    def of(self, product_id: str) -> _Product:
+        """Return the rows of a product."""
+        return self._products.get(product_id, _NO_BOOK)
 
 
 class _Trades(NamedTuple):
-    """Trades of one product with quotes, and that product's quotes: what labels are computed of."""
+    """Trades of one product with quotes, and that product's book: what labels are computed of."""
 
     sign: F64
     price: F64
     mid: F64
     time: I64
-    quotes: _Product
+    since: I64
+    book: _Product
 
     def later(self, h: int) -> F64:
-        """Give the mid a horizon later; NaN where the book does not reach so far, or was not proven on."""
+        """Return the mid a horizon later; NaN where the book ends before, or rests on another snapshot."""
         timed = self.time != NO_TIME
         ahead = np.where(timed, self.time, 0) + h
-        _, since = self.quotes.at(self.time)
-        mid, since_later = self.quotes.at(ahead)
-        known = timed & (ahead <= self.quotes.end) & (since == since_later) & (since != NO_TIME)
+        mid, since = self.book.at(ahead)
+        known = timed & (ahead <= self.book.time[-1]) & (self.since == since) & (since != NO_TIME)
         return np.where(known, mid, np.nan)
 
 
@@ -291,41 +309,41 @@ def add_trade_labels(
     book: pl.LazyFrame | pl.DataFrame,
     labels: str | Iterable[str],
     *,
-    clock: str = "capture_time",
-    book_clock: str | None = None,
+    clock: Clock = "exchange",
 ) -> pl.LazyFrame:
     """Add labels to trades: how mid moved after them. They look ahead.
 
     The effective spread is what is realized and what the price impact takes: the two labels add up to it.
-    The trades stream; of the book, the mid of each row is held in memory while the query runs.
+    The trades stream; of the book, times and mid of each row are held in memory while the query runs.
 
     Parameters
     ----------
     trades : polars.LazyFrame or polars.DataFrame
-        Trades with quotes, from `join_quotes`. Needed are product_id, price, aggressor_side, mid and the
-        clock.
+        Trades with quotes, from `join_quotes` with the same clock, each product's in the order in which they
+        came.
     book : polars.LazyFrame or polars.DataFrame
         Rows of ``book``, of whatever depth, each product's in the order in which they came.
     labels : str or iterable of str
         Names with the horizon in them, or patterns, which stand for the usual names that they match:
         ``label_realized_spread_{h}_bps`` and ``label_price_impact_{h}_bps``, h as ``10s`` or ``1m30s``.
-    clock : str
-        The trades' time, from which the horizon is counted.
-    book_clock : str, optional
-        The book's; by default the same. Name both as for `join_quotes`.
+    clock : {"exchange", "receive"}
+        By the exchange's clock the horizon is counted from trade_time, and mid is that of the book by
+        server_time. By receipt both are of the time of receipt (capture_time, or server_time where that is
+        null). Of the book's times the running maximum counts.
 
     Returns
     -------
     polars.LazyFrame
         The trades with a column for each label, Float64, bps of the prevailing mid; columns of these names
-        are replaced. The mid at t + h is the quote that `join_quotes` would find then. Null where the trade
-        has no quote; where the product's book ends before t + h; and where it does not rest on the same
-        snapshot from the trade until then.
+        are replaced. The mid at t + h is that of the last row of the product's book by then. Null where the
+        trade has no quote; where the book ends before t + h; and where it is not ok then, or does not rest on
+        the same snapshot as the quote.
 
     Raises
     ------
     ConfigError
-        If a name is not known (it names the nearest), or a frame lacks a column or the clock; at once.
+        If a name is not known (it names the nearest), there is no such clock, or a frame lacks a column; at
+        once.
 
     References
     ----------
@@ -336,19 +354,16 @@ def add_trade_labels(
     >>> import cbtools as cb
     >>> trades, level2 = (cb.scan_raw(cb.sample_path(), name) for name in ("market_trades", "level2"))
     >>> book = cb.rebuild_book(level2, depth=1, on="bbo").collect()
-    >>> by_the_exchange = {"clock": "trade_time", "book_clock": "server_time"}
-    >>> quoted = cb.join_quotes(trades, book, **by_the_exchange)
-    >>> labelled = quoted.pipe(cb.add_trade_labels, book, "label_price_impact_10s_bps", **by_the_exchange)
+    >>> quoted = cb.join_quotes(trades, book)
+    >>> labelled = quoted.pipe(cb.add_trade_labels, book, "label_price_impact_10s_bps")
     >>> labelled.select(pl.col("label_price_impact_10s_bps").mean() > 0).collect().item()
     True
     """
     schema, of_book = check_frame(trades, "market_trades"), check_frame(book, "book")
-    book_clock = clock if book_clock is None else book_clock
+    clocks.check_name(clock)
     chosen = choose(labels, TRADE_FEATURES, "trade label")
-    check_clock(schema, clock, "market_trades")
-    check_clock(of_book, book_clock, "book")
     require(schema, _TRADES, "market_trades")
-    require(of_book, ("product_id", *_BOOK), "book")
+    require(of_book, (*FOUND_BY, *_BOOK), "book")
     if "mid" not in schema:
         raise ConfigError("the market_trades frame lacks the column mid: join_quotes(trades, book) adds it")
     made = pl.Schema({**schema, **{one.name: one.feature.dtype for one in chosen}})
@@ -356,13 +371,14 @@ def add_trade_labels(
     def start(columns: list[str]) -> tuple[list[str], Step]:
         asked = [one for one in chosen if one.name in columns]
         kept = [name for name in columns if name not in {one.name for one in asked}]
-        used = {*_TRADES, clock, "mid"} if asked else set()
-        quotes = _quotes_of(book.lazy(), book_clock) if asked else {}
+        used = {*_TRADES, "mid"} if asked else set()
+        mids = _Mids(book.lazy(), clock) if asked else None
 
         def step(batch: pl.DataFrame | None) -> pl.DataFrame:
             if batch is None:
                 return pl.DataFrame(schema={name: made[name] for name in columns})
-            return batch.with_columns(_trade_labels_of(batch, quotes, asked, clock)).select(columns)
+            labelled = () if mids is None else _trade_labels_of(batch, mids, asked, clock)
+            return batch.with_columns(labelled).select(columns)
 
         return [name for name in schema if name in used or name in kept], step
 
@@ -370,17 +386,15 @@ def add_trade_labels(
 
 
 def _trade_labels_of(
-    frame: pl.DataFrame, quotes: dict[str, _Product], chosen: Sequence[Chosen], clock: str
+    frame: pl.DataFrame, mids: _Mids, chosen: Sequence[Chosen], clock: Clock
 ) -> list[pl.Series]:
-    if not chosen:
-        return []
     made = {one.name: np.full(frame.height, np.nan) for one in chosen}
     price, mid = (frame[name].cast(pl.Float64).fill_null(np.nan).to_numpy() for name in ("price", "mid"))
     sign = np.where((frame["aggressor_side"] == "buy").to_numpy(), 1.0, -1.0)
-    time = times_of(frame, clock)
+    time, since = mids.at(frame)
     for (name,), of_product in frame.select("product_id").with_row_index().group_by("product_id"):
         k = of_product["index"].to_numpy()
-        trades = _Trades(sign[k], price[k], mid[k], time[k], quotes.get(str(name), _NO_QUOTES))
+        trades = _Trades(sign[k], price[k], mid[k], time[k], since[k], mids.of(str(name)))
         for one in chosen:
             assert one.feature.compute is not None
             made[one.name][k] = one.feature.compute(trades, **one.parameters)

@@ -10,10 +10,12 @@ import numpy.typing as npt
 import polars as pl
 
 from cbtools.errors import ConfigError
+from cbtools.features import clock as clocks
 from cbtools.features import touch
+from cbtools.features.clock import Clock
 from cbtools.features.links import NO_TIME, Links, ProvenLinks, times_of
 from cbtools.features.quotes import require
-from cbtools.features.stage import check_clock, check_frame
+from cbtools.features.stage import check_frame
 from cbtools.features.view import SIDES, Side, depth_of
 from cbtools.lazy import Step, stateful
 
@@ -21,6 +23,7 @@ F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 
 _WHAT: Final = ("added", "cancelled", "executed", "unexplained")
+_TIME: Final = "__time"
 _MAKER: Final[dict[Side, str]] = {"bid": "buy", "ask": "sell"}
 _SIGN: Final[dict[Side, float]] = {"bid": 1.0, "ask": -1.0}
 _BOOK: Final = ("product_id", "book_state", "proven_since")
@@ -32,10 +35,9 @@ def add_level_flow(
     trades: pl.LazyFrame | pl.DataFrame,
     *,
     levels: int = 1,
-    clock: str = "capture_time",
-    book_clock: str | None = None,
+    clock: Clock = "receive",
 ) -> pl.LazyFrame:
-    """Tell what was added, cancelled and executed at each level of a book since the row before.
+    """Compute what was added, cancelled and executed at each level of a book since the row before.
 
     For each side, and each rank k up to ``levels``:
 
@@ -49,8 +51,10 @@ def add_level_flow(
     fall between different rows (Coinbase sends trades in batches of 250 ms): what was executed then shows as
     cancelled in one row, and unexplained in another. Executed plus unexplained is what was traded, whatever
     the rows; and cancelled less unexplained over many rows is nearer to what was cancelled than cancelled
-    alone. The exchange's clocks, ``clock="trade_time", book_clock="server_time"``, fit better, and so do rows
-    further apart, as `sample_time` gives them. Of what comes and goes between two rows nothing is seen.
+    alone. The exchange's clock fits better, and so do rows further apart, as `sample_time` gives them. But by
+    it a row looks ahead: trades that happened before it are received up to 250 ms after it. So it is not the
+    default, and not for what is to be used as a feature. Of what comes and goes between two rows nothing is
+    seen.
     Sizes are doubles: where decimals would give 0, some 1e-16 of the sizes may be left.
 
     Parameters
@@ -64,11 +68,11 @@ def add_level_flow(
     levels : int
         Ranks of each side that are followed; the more of them the frame shows, the better is known what
         became of a level that leaves them.
-    clock : str
-        The time by which trades are laid between two rows: after that of the one, up to that of the other.
-    book_clock : str, optional
-        The book's; by default the same. It may step back: its running maximum in the run counts. A row
-        without it counts at the time of the row before.
+    clock : {"receive", "exchange"}
+        The times by which trades are assigned to rows, each to the first that is not before it: by receipt
+        (capture_time, or server_time where that is null; of each product the running maximum) or by the
+        exchange's, trade_time and server_time. The book's may step back: the running maximum in the run
+        counts. A row without it counts at the time of the row before.
 
     Returns
     -------
@@ -81,24 +85,22 @@ def add_level_flow(
     Raises
     ------
     ConfigError
-        If levels is no whole number from 1 to those that the book shows, or a frame lacks a column or the
-        clock; at once.
+        If levels is no whole number from 1 to those that the book shows, there is no such clock, or a frame
+        lacks a column; at once.
 
     Examples
     --------
     >>> import cbtools as cb
     >>> trades, level2 = (cb.scan_raw(cb.sample_path(), name) for name in ("market_trades", "level2"))
-    >>> by_the_exchange = {"clock": "trade_time", "book_clock": "server_time"}
-    >>> flow = cb.rebuild_book(level2, depth=5).pipe(cb.add_level_flow, trades, **by_the_exchange)
+    >>> flow = cb.rebuild_book(level2, depth=5).pipe(cb.add_level_flow, trades, clock="exchange")
     >>> flow.select(pl.col("executed_bid_1").sum() > 1e6 * pl.col("unexplained_bid_1").sum()).collect().item()
     True
     """
     schema, of_trades = check_frame(book, "book"), check_frame(trades, "market_trades")
-    book_clock = clock if book_clock is None else book_clock
-    check_clock(schema, book_clock, "book")
-    check_clock(of_trades, clock, "market_trades")
-    require(schema, _BOOK, "book")
-    require(of_trades, _TRADES, "market_trades")
+    clocks.check_name(clock)
+    times = clocks.times("book", clock)
+    require(schema, (*_BOOK, *times), "book")
+    require(of_trades, (*_TRADES, *clocks.times("market_trades", clock)), "market_trades")
     depth = _check_levels(levels, schema)
     names = [f"{what}_{side}_{k}" for side in SIDES for what in _WHAT for k in range(1, levels + 1)]
     made = pl.Schema({**schema, **dict.fromkeys(names, pl.Float64())})
@@ -106,8 +108,8 @@ def add_level_flow(
     def start(columns: list[str]) -> tuple[list[str], Step]:
         kept = [name for name in columns if name not in names]
         asked = len(kept) < len(columns)
-        flow = _Flow(_prints_of(trades.lazy(), clock), levels, depth, book_clock) if asked else None
-        used = {*_BOOK, book_clock, *_columns(depth)} if asked else set()
+        flow = _Flow(_prints_of(trades.lazy(), clock), levels, depth, clock) if asked else None
+        used = {*_BOOK, *times, *_columns(depth)} if asked else set()
 
         def step(batch: pl.DataFrame | None) -> pl.DataFrame:
             if batch is None or batch.is_empty():
@@ -153,10 +155,13 @@ class _Prints(NamedTuple):
         return np.where(time == NO_TIME, -1, count)
 
 
-def _prints_of(trades: pl.LazyFrame, clock: str) -> dict[Side, _Prints]:
+def _prints_of(trades: pl.LazyFrame, clock: Clock) -> dict[Side, _Prints]:
     """Hold the trades."""
-    live = trades.filter(~pl.col("is_snapshot") & pl.col(clock).is_not_null())
-    rows = live.select(*_TRADES, clock).sort("product_id", clock, maintain_order=True).collect()
+    time = clocks.received() if clock == "receive" else pl.col("trade_time")
+    timed = trades.with_columns(time.alias(_TIME)).filter(
+        ~pl.col("is_snapshot") & pl.col(_TIME).is_not_null()
+    )
+    rows = timed.select(*_TRADES, _TIME).sort("product_id", _TIME, maintain_order=True).collect()
     found = {}
     for side, maker in _MAKER.items():
         part = rows.filter(pl.col("maker_side") == maker)
@@ -164,21 +169,22 @@ def _prints_of(trades: pl.LazyFrame, clock: str) -> dict[Side, _Prints]:
         ends = counts["len"].cum_sum().to_list()
         spans = dict(zip(counts["product_id"], pairwise([0, *ends]), strict=True))
         price, size = (part[name].cast(pl.Float64).to_numpy() for name in ("price", "size"))
-        found[side] = _Prints(times_of(part, clock), price, size, spans)
+        found[side] = _Prints(times_of(part, _TIME), price, size, spans)
     return found
 
 
 class _Flow:
     """Compares rows with the rows before, batch by batch; between two it has each product's last row."""
 
-    def __init__(self, prints: dict[Side, _Prints], levels: int, depth: int, clock: str) -> None:
-        from cbtools._kernels import level_flow
+    def __init__(self, prints: dict[Side, _Prints], levels: int, depth: int, clock: Clock) -> None:
+        from cbtools._kernels import flow, level_flow
 
-        self._kernels = level_flow
+        self._kernels, self._reach = level_flow, flow.reach
         self._prints, self._levels, self._depth, self._clock = prints, levels, depth, clock
         self._linker = ProvenLinks(touch.IS_OK)
         # of each product's last row, by code: the time, and prices and sizes of the levels
         self._time = np.zeros(0, np.int64)
+        self._reached = np.zeros(0, np.int64)
         self._levels_of = {side: np.zeros((2, 0, depth)) for side in SIDES}
 
     def __call__(self, batch: pl.DataFrame) -> list[pl.Series]:
@@ -198,7 +204,11 @@ class _Flow:
         carried = np.full(len(self._linker.products.names), NO_TIME)
         carried[: len(self._time)] = self._time
         self._time = carried.copy()
-        now = times_of(batch, self._clock).copy()
+        now = times_of(batch, *clocks.times("book", self._clock)).copy()
+        if self._clock == "receive":
+            more = np.full(len(carried) - len(self._reached), NO_TIME)
+            self._reached = np.concatenate([self._reached, more])
+            self._reach(links.codes, now, self._reached)
         self._kernels.advance(links.codes, now, links.follows, self._time)
         place = links.before
         return np.where(place >= 0, now[np.maximum(place, 0)], carried[links.codes]), now

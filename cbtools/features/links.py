@@ -131,6 +131,13 @@ def ignores(holes: Holes) -> bool:
     return holes == "ignore"
 
 
-def times_of(frame: pl.DataFrame, clock: str) -> I64:
-    """Give a column of times as ns, NO_TIME where there is none."""
-    return frame[clock].cast(TIME).to_physical().fill_null(NO_TIME).to_numpy()
+def order_of(codes: I64) -> I64:
+    """Return the places of rows product by product, each product's in their order."""
+    few = codes.astype(np.uint16) if codes.max(initial=0) < 2**16 else codes  # numpy sorts those by radix
+    return np.argsort(few, kind="stable")
+
+
+def times_of(frame: pl.DataFrame, *columns: str) -> I64:
+    """Return times as ns: of each row that of the first column that has one, NO_TIME where none has."""
+    time = frame[columns[0]] if len(columns) == 1 else frame.select(pl.coalesce(columns)).to_series()
+    return time.cast(TIME).to_physical().fill_null(NO_TIME).to_numpy()

@@ -12,13 +12,18 @@ import polars as pl
 
 from cbtools.errors import ConfigError, unknown_name
 from cbtools.features.catalogue import Chosen, Feature, Names
-from cbtools.features.links import Links, times_of
+from cbtools.features.links import NO_TIME, Links, order_of, times_of
 from cbtools.features.view import Carried, Recorder, View, depth_of
 from cbtools.features.windows import Tape, Term, Window
 from cbtools.lazy import Step, stateful
 
 F64 = npt.NDArray[np.float64]
 B1 = npt.NDArray[np.bool_]
+I64 = npt.NDArray[np.int64]
+
+Clock = str | tuple[str, ...]
+"""The column of the time of a row; or those of its receipt, the first that is not null, of which the running
+maximum over the product's rows counts."""
 
 _SLICE: Final = 131_072
 """So many rows are taken at a time: more would only need more memory."""
@@ -44,14 +49,15 @@ def add_columns(
     chosen: Sequence[Chosen],
     rows: Rows,
     *,
-    clock: str | None = None,
+    clock: Clock | None = None,
     before: pl.DataFrame | None = None,
 ) -> pl.LazyFrame:
     """Add the columns of features to a frame; ``before`` are rows that came before it, to go on from."""
     schema = check_frame(frame, rows.what)
     check_chosen(chosen, rows, schema)
     if any(one.feature.terms is not None for one in chosen):
-        check_clock(schema, clock, rows.what)
+        for column in (clock,) if clock is None or isinstance(clock, str) else clock:
+            check_clock(schema, column, rows.what)
     made = pl.Schema({**schema, **{one.name: one.feature.dtype for one in chosen}})
 
     def start(columns: list[str]) -> tuple[list[str], Step]:
@@ -139,7 +145,7 @@ class Adder:
     """Computes features batch by batch; between two batches it has what the next one's may need."""
 
     def __init__(
-        self, chosen: Sequence[Chosen], rows: Rows, schema: pl.Schema, clock: str | None = None
+        self, chosen: Sequence[Chosen], rows: Rows, schema: pl.Schema, clock: Clock | None = None
     ) -> None:
         computed = [one for one in chosen if one.feature.compute is not None]
         self.made = [one.name for one in computed]
@@ -160,7 +166,8 @@ class Adder:
         if self._linked:
             self.needed |= {"product_id"} & {*schema}
         if self._of_windows and clock is not None:
-            self.needed.add(clock)
+            self.needed |= {clock} if isinstance(clock, str) else {*clock}
+        self._reached = np.zeros(0, np.int64)
 
     def _plan(self) -> None:
         """Find the windows: one a span, with what is summed in it for all features together."""
@@ -224,8 +231,7 @@ class Adder:
         n = view.frame.height
         made: dict[str, F64] = {}
         columns = [view.column(name) for name in self._summed]
-        assert self._clock is not None
-        time = times_of(view.frame, self._clock)
+        time = self._times(view.frame, links)
         for code, places in _by_code(links):
             if code not in self._tapes:
                 self._tapes[code] = Tape(self._summed, self._windows)
@@ -239,6 +245,19 @@ class Adder:
                     made.setdefault(one.name, np.full(n, np.nan))[places] = values
         return made if made else {one.name: np.full(n, np.nan) for one in self._of_windows}
 
+    def _times(self, frame: pl.DataFrame, links: Links) -> I64:
+        """Return the time of each row."""
+        assert self._clock is not None
+        if isinstance(self._clock, str):
+            return times_of(frame, self._clock)
+        from cbtools._kernels.flow import reach
+
+        time = times_of(frame, *self._clock).copy()
+        more = int(links.codes.max(initial=-1)) + 1 - len(self._reached)
+        self._reached = np.concatenate([self._reached, np.full(max(more, 0), NO_TIME)])
+        reach(links.codes, time, self._reached)
+        return time
+
 
 def _by_code(links: Links) -> Iterator[tuple[int, Any]]:
     """Give each product's usable rows: as a slice where it has all of them, else as places."""
@@ -250,8 +269,7 @@ def _by_code(links: Links) -> Iterator[tuple[int, Any]]:
         return
     usable = np.flatnonzero(links.usable)
     codes = codes[usable]
-    few = codes.astype(np.uint16) if codes.max() < 2**16 else codes  # numpy sorts short integers by radix
-    order = usable[np.argsort(few, kind="stable")]
+    order = usable[order_of(codes)]
     counts = np.bincount(codes)
     for code, places in enumerate(np.split(order, np.cumsum(counts)[:-1])):
         if counts[code]:

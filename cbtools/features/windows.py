@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -48,6 +48,11 @@ def integral(column: str) -> Term:
     return Term(_INTEGRAL, column)
 
 
+def encoded(term: Term, place: Mapping[str, int]) -> I64:
+    """Return a term as kernels read it, given the places of the columns."""
+    return np.array([term.kind, place[term.column], place.get(term.other, 0), term.shift, term.lag])
+
+
 class Sums(NamedTuple):
     """The sums over a window, of each row: ``total[m]`` of term m, and in ``rest[m]`` its further digits.
 
@@ -90,10 +95,7 @@ class Tape:
         self._time, self._values = np.empty(_ROOM, np.int64), np.empty((len(columns), _ROOM))
         self._end = 0
         place = {column: i for i, column in enumerate(columns)}
-        self._terms = [
-            [np.array([t.kind, place[t.column], place.get(t.other, 0), t.shift, t.lag]) for t in terms]
-            for _, terms in self._windows
-        ]
+        self._terms = [[encoded(term, place) for term in terms] for _, terms in self._windows]
         self._marks = np.array([[0, NO_TIME] for _ in self._windows], np.int64).reshape(-1, 2)
         self._sums = [np.zeros((len(window.terms), 5)) for window in self._windows]
 
