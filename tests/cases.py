@@ -14,6 +14,7 @@ from typing import Any, Literal
 import feature_flows
 import polars as pl
 from oracles import bars as bar_oracle
+from oracles import clocks as clock_oracle
 from oracles import features as book_oracle
 from oracles import labels as label_oracle
 from oracles import trades as trade_oracle
@@ -170,16 +171,17 @@ def trades_by_oracle(book: list[Row], trades: list[Row], names: Sequence[str]) -
 
 
 def add_to_intervals(book: Frame, trades: Frame, names: Sequence[str]) -> pl.LazyFrame:
-    return cb.add_impact_features(cb.impact_intervals(trades, book, every="1s"), names)
+    """Add them to intervals of receipt: by the exchange's clock an interval is known only after its end."""
+    return cb.add_impact_features(cb.impact_intervals(trades, book, every="1s", clock="receive"), names)
 
 
 def intervals_by_oracle(book: list[Row], trades: list[Row], names: Sequence[str]) -> list[Row]:
-    """Judge the regressions on the package's own intervals, which another test compares with the oracle's.
+    """Judge the regressions on the package's own intervals, which test_clock.py compares with the oracle's.
 
     A fit without residuals but rounding has no standard error, here and there.
     """
     frames = feature_flows.frame_of(trades, "market_trades"), feature_flows.frame_of(book, "book", DEPTH)
-    intervals = rows_of(cb.impact_intervals(*frames, every="1s").collect())
+    intervals = rows_of(cb.impact_intervals(*frames, every="1s", clock="receive").collect())
     made = trade_oracle.impact_features(intervals, names, SECOND)
     for row in made:
         for name in [name for name in names if name.startswith(("kyle_lambda_se", "kyle_lambda_t"))]:
@@ -205,7 +207,13 @@ def trade_labels_by_oracle(book: list[Row], trades: list[Row], names: Sequence[s
 
 def level_flow_by_oracle(book: list[Row], trades: list[Row], names: Sequence[str]) -> list[Row]:
     del names
-    return label_oracle.level_flow(book, trades, 2, DEPTH)
+    return label_oracle.level_flow(by_receipt(book), by_receipt(trades), 2, DEPTH)
+
+
+def by_receipt(rows: list[Row]) -> list[Row]:
+    """Write the time of receipt into capture_time, which is the clock of that oracle."""
+    times = clock_oracle.receive_times(rows)
+    return [row | {"capture_time": time} for row, time in zip(rows, times, strict=True)]
 
 
 def bars_by_oracle(book: list[Row], trades: list[Row], names: Sequence[str]) -> list[Row]:

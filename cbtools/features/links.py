@@ -50,6 +50,8 @@ class Products:
             self.names.setdefault(None, 0)
             return np.zeros(frame.height, np.int64)
         product = frame["product_id"]
+        if product.is_empty():
+            return np.zeros(0, np.int64)
         if bool(product.eq_missing(product.head(1)).all()):
             return np.full(frame.height, self._code(product[0]))
         numbers = product.cast(pl.Categorical()).to_physical().cast(pl.Int64).fill_null(-1).to_numpy() + 1

@@ -22,6 +22,7 @@ from cbtools.features.listing import EVERY
 from cbtools.features.windows import Tape, Window, product, value
 
 DEPTH = 4
+CLOCKS = "clock must be 'exchange' .* or 'receive' .*"
 
 
 @pytest.fixture(scope="module")
@@ -113,13 +114,30 @@ def test_a_name_that_cannot_be_meant(book, names, said):
         ),
         (lambda b, t: cb.add_impact_features(b, "kyle_lambda_5s"), "kyle_lambda_5s needs the column mid"),
         (lambda b, t: cb.join_quotes(t, b, tolerance="5"), "'5' is no time span"),
-        (lambda b, t: cb.join_quotes(t, b, clock="x"), "unknown clock of the market_trades frame 'x'"),
+        (lambda b, t: cb.join_quotes(t, b, clock="x"), f"{CLOCKS}, not 'x'"),
+        (lambda b, t: cb.join_quotes(t, b, clock="capture_time"), f"{CLOCKS}, not 'capture_time'"),
+        (lambda b, t: cb.side_audit(cb.join_quotes(t, b), clock="trade_time"), f"{CLOCKS}, not 'trade_time'"),
+        (lambda b, t: cb.impact_intervals(t, b, clock=None), f"{CLOCKS}, not None"),
         (
-            lambda b, t: cb.join_quotes(
-                t, b.cast({"server_time": pl.Datetime("us", "UTC")}), book_clock="server_time"
-            ),
-            "capture_time of the trades is .*, and server_time of the book .*: cast one of them",
+            lambda b, t: cb.add_trade_features(t, "vwap_5s", clock="server_time"),
+            f"{CLOCKS}, not 'server_time'",
         ),
+        (lambda b, t: cb.features.vwap(t, "5s", clock="capture_time"), f"{CLOCKS}, not 'capture_time'"),
+        (
+            lambda b, t: cb.add_trade_features(t, "vwap_5s", at=b, at_clock="server_time"),
+            "at_clock='server_time' goes with clock='receive': .* needs two times",
+        ),
+        (lambda b, t: cb.add_trade_features(t, "vwap_5s", at_clock="server_time"), "there is no at"),
+        (lambda b, t: cb.add_trade_features(t.drop("trade_time"), "vwap_5s"), "lacks the column trade_time"),
+        (
+            lambda b, t: cb.add_trade_features(t, "vwap_5s", at=b.drop("capture_time")),
+            "unknown clock of the at frame 'capture_time'",
+        ),
+        (
+            lambda b, t: cb.join_quotes(t.drop("capture_time"), b),
+            "market_trades frame lacks the column capture",
+        ),
+        (lambda b, t: cb.join_quotes(t, b.drop("server_time")), "book frame lacks the column server_time"),
         (lambda b, t: cb.join_quotes(b, t), "lacks the column is_snapshot"),
         (lambda b, t: cb.side_audit(t), "lacks the column mid"),
         (lambda b, t: cb.impact_intervals(t, b, every="0s"), "longer than nothing"),
@@ -269,7 +287,7 @@ def test_windows_of_trades_at_the_rows_of_a_book(book, trades, rows):
 def test_a_quote_may_be_too_old(book, trades):
     live = trades.filter(~pl.col("is_snapshot"))
     for tolerance, most in (("1ns", 1), ("500ms", 500_000_000)):
-        age = pl.col("capture_time") - pl.col("quote_time")
+        age = pl.col("trade_time") - pl.col("quote_time")
         ages = cb.join_quotes(live, book, tolerance=tolerance).select(age.dt.total_nanoseconds().max())
         assert (ages.collect().item() or 0) <= most
     strict, loose = (cb.join_quotes(live, book, tolerance=t).collect()["mid"] for t in ("1ns", "1d"))

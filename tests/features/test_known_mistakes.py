@@ -77,21 +77,22 @@ def test_windows_empty_as_time_passes():
     trades = numbered([trade(0, 50, 1, "buy"), trade(1, 100, 1, "buy"), trade(100, 200, 2, "sell")])
     got = cb.add_trade_features(trades, ["vwap_5s", "volume_5s", "trade_count_5s", "trade_imbalance_5s"])
     assert got.collect().row(-1)[-4:] == (200.0, 2.0, 1.0, -1.0)
-    grid = pl.DataFrame(
-        {"product_id": ["BTC-USD"] * 3, "capture_time": [NOON + k * SECOND for k in (6, 8, 105)]}
-    )
-    grid = grid.with_columns(pl.col("capture_time").cast(pl.Datetime("ns", "UTC")))
-    at = cb.add_trade_features(trades, ["vwap_6s", "volume_6s"], at=grid).collect()
-    assert at["vwap_6s"].to_list() == [100.0, None, 200.0]  # at 8 s the trade of 1 s has left
-    assert at["volume_6s"].to_list() == [1.0, None, 2.0]
+    grid = pl.DataFrame({"product_id": ["BTC-USD"] * 3, "time": [NOON + k * SECOND for k in (6, 8, 105)]})
+    grid = grid.with_columns(pl.col("time").cast(pl.Datetime("ns", "UTC")))
+    rows = grid.select("product_id", server_time="time", capture_time="time")
+    for options in ({"at": rows}, {"at": grid, "at_clock": "time", "clock": "receive"}):
+        at = cb.add_trade_features(trades, ["vwap_6s", "volume_6s"], **options).collect()
+        assert at["vwap_6s"].to_list() == [100.0, None, 200.0]  # at 8 s the trade of 1 s has left
+        assert at["volume_6s"].to_list() == [1.0, None, 2.0]
 
 
 def test_a_day_ends_at_midnight_utc():
     """A day, not one to the left or right of it: the last nanosecond of a Saturday is Saturday's."""
     saturday = 1_772_841_600 * SECOND - 1  # 2026-03-06 23:59:59.999999999, and the next nanosecond
-    trades = numbered([trade(0, 100, 1, "buy") | {"capture_time": saturday + k} for k in (0, 1)])
-    audit = cb.side_audit(cb.join_quotes(trades, book_of([row(0)]))).collect()
-    assert audit["date"].to_list() == [date(2026, 3, 6), date(2026, 3, 7)]
+    for clock, time in (("exchange", "trade_time"), ("receive", "capture_time")):
+        trades = numbered([trade(0, 100, 1, "buy") | {time: saturday + k} for k in (0, 1)])
+        audit = cb.side_audit(cb.join_quotes(trades, book_of([row(0)])), clock=clock).collect()
+        assert audit["date"].to_list() == [date(2026, 3, 6), date(2026, 3, 7)]
     assert date(2026, 3, 7).weekday() == 5  # Saturday
 
 
@@ -179,9 +180,11 @@ def test_a_quote_is_not_of_before_a_gap():
     assert cb.join_quotes(trades, book_of(rows)).collect()["mid"].to_list() == [100.0, None, 100.0]
 
 
-def test_a_crossed_row_is_passed_over_by_quotes_and_ends_a_run():
+def test_a_crossed_row_is_no_quote_and_ends_a_run():
     rows = [row(0), row(1, 103, 101, book_state="crossed"), row(2), row(3)]
-    trades = numbered([trade(1.5, 101, 1, "buy")])
-    assert cb.join_quotes(trades, book_of(rows)).collect()["mid"].to_list() == [100.0]
+    trades = numbered([trade(t, 101, 1, "buy") for t in (0.5, 1.5, 2.5)])
+    for clock in ("exchange", "receive"):
+        quoted = cb.join_quotes(trades, book_of(rows), clock=clock).collect()
+        assert quoted["mid"].to_list() == [100.0, None, 100.0]
     assert of_book(rows, "mid", "ofi")["ofi"].to_list() == [None, None, None, 0.0]
     assert of_book(rows, "mid")["mid"].to_list() == [100.0, None, 100.0, 100.0]

@@ -39,23 +39,23 @@ def draw(dice: random.Random, depth: int = 1) -> list[flows.Row]:
     return flows.book(dice, dice.choice([1, 3, 60]), depth, faults=dice.choice([0.0, 0.05, 0.3]))
 
 
-def draw_trades(dice: random.Random) -> tuple[list[flows.Row], list[flows.Row]]:
+def draw_trades(dice: random.Random, clock: str = "exchange") -> tuple[list[flows.Row], list[flows.Row]]:
     """Draw a book, and trades against it with their quotes."""
     book = draw(dice)
     trades = flows.trades(dice, book, faults=dice.choice([0.0, 0.1]))
-    return book, trade_oracle.join_quotes(trades, book, dice.choice([None, 3000 * flows.MS]))
+    return book, trade_oracle.join_quotes(trades, book, dice.choice([None, 3000 * flows.MS]), clock)
 
 
 def compare(dice: random.Random) -> None:
     rows = draw(dice)
-    clock = dice.choice(["capture_time", "capture_time", "server_time"])
+    clock = dice.choice(["exchange", "receive"])
     got = add_labels(flows.frame_of(rows, "book"), OF_BOOK, clock=clock).collect()
     flows.same_as_oracle(got, oracle.labels(rows, OF_BOOK, clock), OF_BOOK)
-    book, joined = draw_trades(dice)
+    book, joined = draw_trades(dice, clock)
     frames = flows.frame_of(joined, "market_trades"), flows.frame_of(book, "book")
     if joined:
-        got = add_trade_labels(*frames, OF_TRADES).collect()
-        flows.same_as_oracle(got, trade_oracle.trade_labels(joined, book, OF_TRADES), OF_TRADES)
+        got = add_trade_labels(*frames, OF_TRADES, clock=clock).collect()
+        flows.same_as_oracle(got, trade_oracle.trade_labels(joined, book, OF_TRADES, clock), OF_TRADES)
 
 
 @given(dices)
@@ -116,16 +116,6 @@ def test_what_is_realized_and_the_impact_add_up_to_the_effective_spread(dice):
     assert np.allclose(got[names[0]] + got[names[1]], effective, rtol=1e-9, atol=1e-9)
 
 
-def test_clocks_of_trades_and_book_may_differ():
-    book = flows.book(random.Random(3), 40, 1)
-    joined = trade_oracle.join_quotes(flows.trades(random.Random(3), book), book)
-    frame, trades = flows.frame_of(book, "book"), flows.frame_of(joined, "market_trades")
-    same = add_trade_labels(trades, frame, OF_TRADES).select(OF_TRADES).collect()
-    other = trades.rename({"capture_time": "a_time"})
-    got = add_trade_labels(other, frame, OF_TRADES, clock="a_time", book_clock="capture_time").collect()
-    laws.assert_same(got.select(OF_TRADES), same, "renamed")
-
-
 def test_columns_are_asked_for_by_the_query():
     frame = flows.frame_of(flows.book(random.Random(4), 40, 2), "book")
     labelled = add_labels(frame, ["label_return_1s", "label_time_to_move_*"])
@@ -166,11 +156,18 @@ def test_they_say_that_they_look_ahead(feature):
 @pytest.mark.parametrize(
     ("change", "labels", "clock", "message"),
     [
-        ({}, "label_retrun_1s", "capture_time", "did you mean 'label_return_1s'"),
-        ({}, "label_return_0s", "capture_time", "must be longer than nothing"),
-        ({}, "label_time_to_move_0bps", "capture_time", "x of label_time_to_move_{x}bps must be above 0"),
-        ({}, "label_return_1s", "trade_time", "unknown clock of the book frame 'trade_time'"),
-        ({"proven_since"}, "label_return_1s", "capture_time", "lacks the column proven_since"),
+        ({}, "label_retrun_1s", "exchange", "did you mean 'label_return_1s'"),
+        ({}, "label_return_0s", "exchange", "must be longer than nothing"),
+        ({}, "label_time_to_move_0bps", "exchange", "x of label_time_to_move_{x}bps must be above 0"),
+        (
+            {},
+            "label_return_1s",
+            "server_time",
+            "clock must be 'exchange' .* or 'receive' .*, not 'server_time'",
+        ),
+        ({"proven_since"}, "label_return_1s", "exchange", "lacks the column proven_since"),
+        ({"server_time"}, "label_return_1s", "exchange", "lacks the column server_time"),
+        ({"capture_time"}, "label_return_1s", "receive", "lacks the column capture_time"),
     ],
 )
 def test_what_cannot_be_meant(change, labels, clock, message):
@@ -187,8 +184,10 @@ def test_trades_need_quotes():
     assert add_trade_labels(quoted, book, label).collect().is_empty()
     with pytest.raises(ConfigError, match="the book frame lacks the column ask_price_1"):
         add_trade_labels(quoted, book.drop("ask_price_1"), label)
-    with pytest.raises(ConfigError, match="unknown clock of the book frame 'trade_time'"):
+    with pytest.raises(ConfigError, match=r"clock must be 'exchange' .* or 'receive' .*, not 'trade_time'"):
         add_trade_labels(quoted, book, label, clock="trade_time")
+    with pytest.raises(ConfigError, match="the market_trades frame lacks the column trade_time"):
+        add_trade_labels(quoted.drop("trade_time"), book, label)
     with pytest.raises(ConfigError, match="did you mean 'label_price_impact_1m_bps'"):
         add_trade_labels(quoted, book, "label_price_impact_bps")
 

@@ -232,6 +232,7 @@ def test_nothing_spans_a_gap(family: Family, dice: random.Random):
     before, other, after = (at_noon(world(dice, 40, faults=0.0)) for _ in range(3))
     end = max(row["capture_time"] for rows in (before, other) for row in rows[0])
     book, trades = ([later(row, end - NOON + 1_700_000_001) for row in rows] for rows in after)
+    book = breaks(book) + book
     names = names_of(family.cases)
 
     def behind(past: tuple[list[Row], list[Row]], product_id: str) -> pl.DataFrame:
@@ -243,6 +244,14 @@ def test_nothing_spans_a_gap(family: Family, dice: random.Random):
         one, two = behind(before, product_id), behind(other, product_id)
         n = min(one.height, two.height)  # intervals between the two have nothing in them
         laws.assert_same(one.tail(n).select(names), two.tail(n).select(names), product_id)
+
+
+def breaks(rows: list[Row]) -> list[Row]:
+    """Draw the row that says that a book's state is no longer known, of each product before its first."""
+    first: dict[str, Row] = {}
+    for row in rows:
+        first.setdefault(row["product_id"], row)
+    return [row | {"book_state": "unproven", "proven_since": None} for row in first.values()]
 
 
 def at_noon(drawn: tuple[list[Row], list[Row]]) -> tuple[list[Row], list[Row]]:

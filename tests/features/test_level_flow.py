@@ -12,6 +12,7 @@ import pytest
 import tiers
 from hypothesis import given
 from hypothesis import strategies as st
+from oracles import clocks
 from oracles import labels as oracle
 
 from cbtools._kernels import level_flow as kernels
@@ -41,11 +42,18 @@ def frames(book: list[flows.Row], trades: list[flows.Row]) -> tuple[pl.DataFrame
 def compare(dice: random.Random) -> None:
     book, trades = draw(dice)
     levels = dice.randint(1, DEPTH)
-    clock = dice.choice(["capture_time", "capture_time", "server_time"])
+    clock = dice.choice(["receive", "exchange"])
     got = add_level_flow(*frames(book, trades), levels=levels, clock=clock).collect()
-    expected = oracle.level_flow(book, trades, levels, DEPTH, clock)
+    expected = oracle.level_flow(timed(book, clock), timed(trades, clock), levels, DEPTH, "time")
     assert got.columns == [*book[0], *names_of(levels)]
     flows.same_as_oracle(got, expected, names_of(levels))
+
+
+def timed(rows: list[flows.Row], clock: str) -> list[flows.Row]:
+    """Write the time by a clock into the column ``time``."""
+    of_exchange = [row.get("trade_time", row["server_time"]) for row in rows]
+    times = of_exchange if clock == "exchange" else clocks.receive_times(rows)
+    return [row | {"time": time} for row, time in zip(rows, times, strict=True)]
 
 
 @given(dices)
@@ -98,20 +106,14 @@ def mirror(row: flows.Row) -> flows.Row:
 @given(dices)
 @some
 def test_the_future_changes_nothing(dice):
-    book, trades = frames(*draw(dice))
+    rows, prints = draw(dice)
+    book, trades = frames(rows, prints)
     whole = add_level_flow(book, trades).collect()
     n = dice.randint(0, book.height)
-    until = book.head(n)["capture_time"].cast(pl.Int64).max()
-    seen = trades.filter(pl.col("capture_time").cast(pl.Int64) <= pl.lit(until, pl.Int64))
+    until = max((time for time in clocks.receive_times(rows[:n]) if time is not None), default=-(2**62))
+    times = clocks.receive_times(prints)
+    seen = trades.filter([time is not None and time <= until for time in times])
     laws.assert_same(add_level_flow(book.head(n), seen).collect(), whole.head(n), "prefix")
-
-
-def test_clocks_of_trades_and_book_may_differ():
-    book, trades = frames(*draw(random.Random(8)))
-    same = add_level_flow(book, trades).collect()
-    other = trades.rename({"capture_time": "a_time"})
-    got = add_level_flow(book, other, clock="a_time", book_clock="capture_time").collect()
-    laws.assert_same(got, same, "renamed")
 
 
 def test_columns_are_asked_for_by_the_query():
@@ -134,11 +136,7 @@ def test_columns_are_asked_for_by_the_query():
         ({"levels": 0}, "levels must be a whole number, 1 or more, not 0"),
         ({"levels": True}, "levels must be a whole number, 1 or more, not True"),
         ({"levels": 4}, r"the frame has 3: rebuild_book\(..., depth=4\) shows them"),
-        ({"clock": "trade_time"}, "unknown clock of the book frame 'trade_time'"),
-        (
-            {"clock": "a_time", "book_clock": "capture_time"},
-            "unknown clock of the market_trades frame 'a_time'",
-        ),
+        ({"clock": "trade_time"}, "clock must be 'exchange' .* or 'receive' .*, not 'trade_time'"),
     ],
 )
 def test_what_cannot_be_meant(options, message):
@@ -151,6 +149,8 @@ def test_what_is_lacking():
     book, trades = flows.frame_of([], "book", DEPTH), flows.frame_of([], "market_trades")
     with pytest.raises(ConfigError, match="the market_trades frame lacks the column maker_side"):
         add_level_flow(book, trades.drop("maker_side"))
+    with pytest.raises(ConfigError, match="the market_trades frame lacks the column trade_time"):
+        add_level_flow(book, trades.drop("trade_time"), clock="exchange")
     with pytest.raises(ConfigError, match="the book frame lacks the column proven_since"):
         add_level_flow(book.drop("proven_since"), trades)
     with pytest.raises(ConfigError, match="the book frame shows no levels"):
