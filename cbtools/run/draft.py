@@ -11,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -134,7 +134,7 @@ def draft_segment(
                 strict=task.strict,
                 start=stream_of(start),
             )
-            follower = Follower(reading, _marked(task.config), start)
+            follower = Follower(reading, task.config.book, start)
             tables = _Tables(reading, follower, _features(task.config, start), task.config)
             _write_behind(tables, writers, quarantine)
             state = _finish(writers, follower)
@@ -218,13 +218,6 @@ def _features(config: Config, state: BookState | None) -> Features | None:
         return None
     of_trades = any(table.table == "market_trades" for table in config.tables)
     return Features(config.book, state, of_trades=of_trades)
-
-
-def _marked(config: Config) -> BookOptions | None:
-    """Leave in the rows that are to be dropped, where features need them to tell what follows what."""
-    if config.book is None or not config.features or config.book.gaps != "drop":
-        return config.book
-    return replace(config.book, gaps="mark")
 
 
 def _finish(writers: Mapping[str, DatasetWriter], follower: Follower) -> BookState:

@@ -43,7 +43,7 @@ class Features:
 
     def __init__(self, options: BookOptions, state: BookState | None, *, of_trades: bool) -> None:
         self._of_trades = of_trades
-        self._drop, ignore = options.gaps == "drop", options.gaps == "ignore"
+        ignore = options.gaps == "ignore"
         chosen = of_book(options)
         rows = pl.Schema({c.name: c.dtype for c in book_columns(options.depth, options.bands_bps)})
         self._book = Adder(chosen, book_rows(), rows)
@@ -58,10 +58,5 @@ class Features:
         if self._of_trades and trades is not None:
             made["market_trades"] = trades.hstack(self._trades(trades))
         if book is not None:
-            made["book"] = self._with_features(book)
+            made["book"] = book.hstack(self._book(book))
         return made
-
-    def _with_features(self, book: pl.DataFrame) -> pl.DataFrame:
-        book = book.hstack(self._book(book))
-        # until now they are there, so that it can be told what follows what
-        return book.filter(pl.col("book_state") == "ok") if self._drop else book
