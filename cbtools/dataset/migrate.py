@@ -107,8 +107,8 @@ def migrate_dataset(
 
     Notes
     -----
-    No way leads from version 1 to 2: rows of version 1 do not say where the sequence broke, which only the raw
-    segments can tell. Run these again.
+    No way leads from version 1 to 2: rows of version 1 do not say where the sequence broke, which only the
+    raw segments can. Run these again.
 
     Examples
     --------
