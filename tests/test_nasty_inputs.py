@@ -56,12 +56,23 @@ def floats(frame, name):
     return frame[name].to_list()
 
 
+def changes(raw):
+    """Return the rows of level2 that change a level: all but the markers."""
+    return raw.level2.filter(pl.col("side").is_not_null())
+
+
+def breaks(raw):
+    """Return (line, product) of the markers of breaks."""
+    marked = raw.level2.filter(pl.col("side").is_null() & ~pl.col("is_snapshot"))
+    return rows(marked, "line", "product_id")
+
+
 def runs(raw):
-    """Give (line, product, run) of the level2 rows, the runs numbered in the order of their names."""
-    names = sorted(set(column(raw.level2, "unbroken_since")))
+    """Return (line, product, run) of the level changes, the runs numbered in the order of their names."""
+    names = sorted(set(column(changes(raw), "unbroken_since")))
     return [
         (line, product_id, names.index(name))
-        for line, product_id, name in rows(raw.level2, "line", "product_id", "unbroken_since")
+        for line, product_id, name in rows(changes(raw), "line", "product_id", "unbroken_since")
     ]
 
 
@@ -211,6 +222,7 @@ def test_04_unknown_side(read, side):
     assert raw.gaps.height == 0
     broken = 1 if "\\" in str(side) else 0  # what holds a backslash tells no products
     assert runs(raw) == [(1, "BTC-USD", 0), (2, "ETH-USD", 0), (4, "BTC-USD", broken), (5, "ETH-USD", 1)]
+    assert breaks(raw) == [*([(3, "BTC-USD")] if broken else []), (3, "ETH-USD")]
 
 
 @pytest.mark.parametrize("name", ["unbroken_since", "price", "line", "connection"])
@@ -265,14 +277,16 @@ def test_07_a_jump_of_the_sequence(read):
         (1, 47, 48, at_ns(6), 6, ["ADA-USD", "BTC-USD", "ETH-USD"]),
     ]
     assert (raw.report.gaps, raw.report.lost_frames, raw.report.connections) == (2, 3, 1)
-    names = column(raw.level2, "unbroken_since")
+    names = column(changes(raw), "unbroken_since")
     assert names == [at_ns(1)] * 5 + [at_ns(4)] * 2 + [at_ns(6)]
+    assert breaks(raw) == [(4, "BTC-USD"), (4, "ETH-USD"), (6, "ADA-USD"), (6, "BTC-USD")]
 
 
 def test_07_a_jump_seen_by_a_frame_of_another_channel(read):
     raw = read(wire.snapshot(0), wire.heartbeat(2, "now", 1), wire.change(3))
     assert rows(raw.gaps, "expected", "got", "line", "capture_time") == [(1, 2, 2, None)]
-    assert column(raw.level2, "unbroken_since") == [SERVER] * 4 + [SERVER + 1]
+    assert column(raw.level2, "unbroken_since") == [SERVER] * 4 + [SERVER + 1] * 2
+    assert rows(raw.level2[4:], "side", "line", "sequence_num") == [(None, 2, 2), ("bid", 3, 3)]
 
 
 def test_07_a_gap_names_the_products_that_had_rows(read):
@@ -282,6 +296,7 @@ def test_07_a_gap_names_the_products_that_had_rows(read):
     raw = read(bad, repeat, wire.record(wire.ticker(1)), wire.record(wire.ticker(3)))
     assert raw.report.duplicates == 1
     assert rows(raw.gaps, "line", "products") == [(4, [])]
+    assert raw.level2.height == 0
 
 
 def test_08_the_sequence_falls_back_to_0(read):
@@ -293,8 +308,11 @@ def test_08_the_sequence_falls_back_to_0(read):
     )
     assert raw.gaps.height == 0
     assert raw.report.connections == 2
-    assert column(raw.level2, "connection") == [1] * 5 + [2] * 4
-    assert column(raw.level2, "unbroken_since") == [at_ns(1)] * 5 + [at_ns(3)] * 4
+    assert column(changes(raw), "connection") == [1] * 5 + [2] * 4
+    assert column(changes(raw), "unbroken_since") == [at_ns(1)] * 5 + [at_ns(3)] * 4
+    assert breaks(raw) == [(3, "BTC-USD")]
+    marker = rows(raw.level2[5], "sequence_num", "connection", "unbroken_since", "capture_time")
+    assert marker == [(0, 2, at_ns(3), at_ns(3))]
     assert column(raw.subscriptions, "connection") == [2]
 
 
@@ -308,7 +326,13 @@ def test_08_the_sequence_falls_back_to_a_small_number(read):
         (2, 0, 2, 2, []),
         (2, 3, 4, 3, ["BTC-USD"]),
     ]
-    assert column(raw.level2, "connection")[-2:] == [2, 2]
+    assert column(changes(raw), "connection")[-2:] == [2, 2]
+    assert rows(raw.level2[4:], "line", "side", "connection") == [
+        (2, None, 2),
+        (2, "bid", 2),
+        (3, None, 2),
+        (3, "bid", 2),
+    ]
 
 
 def test_08_a_number_seen_before_at_another_time_is_a_new_connection(read):
@@ -317,6 +341,7 @@ def test_08_a_number_seen_before_at_another_time_is_a_new_connection(read):
     )
     assert (raw.report.connections, raw.report.duplicates, raw.report.gaps) == (2, 0, 1)
     assert rows(raw.gaps, "connection", "expected", "got") == [(2, 0, 1)]
+    assert breaks(raw) == [(3, "BTC-USD")]
 
 
 def test_09_exact_repeats(read):
@@ -358,14 +383,18 @@ def test_09_a_rejected_repeat_is_a_reject_and_no_break(read):
     assert (raw.report.duplicates, raw.report.connections) == (0, 1)
     assert column(raw.rejects, "line") == [2, 4]
     assert runs(raw) == [(1, "BTC-USD", 0), (3, "BTC-USD", 1), (5, "BTC-USD", 1)]
+    assert breaks(raw) == [(2, "BTC-USD")]
 
 
 def test_10_a_recording_known_to_lack_frames(read):
     """One frame is swallowed after each subscribe, and the heartbeats are dropped: all is kept and told."""
     raw = read(*(wire.record(wire.change(number), at(number)) for number in (1, 2, 4, 5, 7, 8, 10)))
-    assert raw.level2.height == 7
+    assert changes(raw).height == 7
     assert (raw.report.gaps, raw.report.lost_frames) == (3, 3)
     assert [run for _, _, run in runs(raw)] == [0, 0, 1, 1, 2, 2, 3]
+    assert breaks(raw) == [(3, "BTC-USD"), (5, "BTC-USD"), (7, "BTC-USD")]
+    assert raw.report.markers == {"BTC-USD": 3}
+    assert raw.report.rows["level2"] == {"BTC-USD": 7}
 
 
 # --- 11-15
@@ -639,7 +668,18 @@ def test_19_empty_lists_and_sides(read):
         wire.record(wire.exchange_update()),
     )
     assert (raw.rejects.height, raw.gaps.height) == (0, 0)
-    assert rows(raw.level2, "side", "line") == [("bid", 2), ("ask", 8)]
+    assert rows(raw.level2, "product_id", "is_snapshot", "side", "line") == [
+        ("ETH-USD", True, None, 1),  # an update without changes has no row
+        ("BTC-USD", True, "bid", 2),
+        ("BTC-USD", True, "ask", 8),
+        ("BTC-USD", True, None, 9),
+    ]
+    assert raw.level2["price"].to_list() == [None, 1.0, 2.0, None]
+    assert raw.level2["size"].null_count() == 2
+    assert raw.report.markers == {"BTC-USD": 1, "ETH-USD": 1}
+    assert raw.report.rows["level2"] == {"BTC-USD": 2}
+    assert breaks(raw) == []
+    assert len(set(column(raw.level2, "unbroken_since"))) == 1
     assert raw.market_trades.height == raw.ticker.height == raw.subscriptions.height == 0
 
 
@@ -796,7 +836,9 @@ def test_23_illegal_numbers_reject_the_line(read, value):
     raw = read(*lines)
     offsets = [sum(len(line) + 1 for line in lines[:i]) for i in range(len(lines))]
     rejected(raw, *((i + 1, offsets[i], lines[i]) for i in range(1, len(lines), 2)))
-    assert (raw.level2.height, raw.market_trades.height, raw.ticker.height) == (len(bad) + 1, 0, 0)
+    assert (changes(raw).height, raw.market_trades.height, raw.ticker.height) == (len(bad) + 1, 0, 0)
+    broken = [2, 4, 13, 15]  # level2 by their headers; without one, shown by the next that may be level2
+    assert breaks(raw) == [(line, "BTC-USD") for line in broken]
 
 
 @pytest.mark.parametrize(
@@ -915,12 +957,13 @@ def test_24_the_line_is_quarantined_and_the_rest_is_read(read, name):
     bad = QUARANTINED[name]
     raw = read(*GOOD[:2], bad, *GOOD[3:])
     rejected(raw, (3, len(GOOD[0]) + len(GOOD[1]) + 2, bad))
-    assert column(raw.level2, "line") == [1, 2, 4, 5, 6]
+    assert column(changes(raw), "line") == [1, 2, 4, 5, 6]
     assert [run for _, _, run in runs(raw)] == [0, 0, 1, 1, 1]
     told = bad.startswith(
         GOOD[2][: GOOD[2].index(b"[") + 1]
     )  # its header is as good as ever: it still counts
     assert rows(raw.gaps, "expected", "got", "line") == ([] if told else [(2, 3, 4)])
+    assert breaks(raw) == [(3 if told else 4, "BTC-USD")]
 
 
 @tiers.parametrize("name", QUARANTINED, every=4)
@@ -932,6 +975,7 @@ def test_24_a_bad_line_between_good_ones(read, name):
     assert column(raw.level2, "sequence_num") == [0, 1, 2, 3, 4, 5]
     assert raw.gaps.height == 0
     assert [run for _, _, run in runs(raw)] == [0] * 6
+    assert breaks(raw) == []
 
 
 def test_24_a_frame_of_an_unknown_channel_counts_and_breaks_nothing(read):
@@ -940,6 +984,7 @@ def test_24_a_frame_of_an_unknown_channel_counts_and_breaks_nothing(read):
     rejected(raw, (3, len(GOOD[0]) + len(GOOD[1]) + 2, bad))
     assert raw.gaps.height == 0
     assert [run for _, _, run in runs(raw)] == [0] * 5
+    assert breaks(raw) == []
 
 
 @pytest.mark.parametrize("depth", [100, 250, 260, 1000])
@@ -982,6 +1027,7 @@ def test_24_a_lost_line_in_the_exchange_feed(read):
     raw = read(wire.record(wire.exchange_snapshot()), update, b"?", wire.record(wire.match(1)), update)
     assert rows(raw.rejects, "line", "byte_offset", "raw")[0][0] == 3
     assert [run for _, _, run in runs(raw)] == [0, 0, 0, 1]
+    assert breaks(raw) == [(4, "BTC-USD")]  # shown by the first frame behind it
 
 
 def test_24_a_rejected_line_seen_by_its_header_keeps_the_count(read):
@@ -989,6 +1035,7 @@ def test_24_a_rejected_line_seen_by_its_header_keeps_the_count(read):
     raw = read(*GOOD[:2], bad, *GOOD[3:])
     assert (raw.gaps.height, raw.report.connections) == (0, 1)
     assert [run for _, _, run in runs(raw)] == [0, 0, 1, 1, 1]
+    assert breaks(raw) == [(3, "BTC-USD")]
 
 
 @pytest.mark.parametrize("clock", ["capture", "server"])
@@ -1009,6 +1056,7 @@ def test_24_a_header_with_a_usual_time_keeps_the_count(read, time, clock):
         "BTC-USD",
         "ETH-USD",
     ]
+    assert breaks(raw) == []  # the product has no row before
 
 
 @pytest.mark.parametrize(
@@ -1021,6 +1069,7 @@ def test_24_a_rejected_line_with_an_unusual_time_hides_no_loss(read, time):
     raw = read(wire.record(wire.change(0, "ETH-USD")), bad, wire.record(wire.change(2, "ETH-USD")))
     assert column(raw.rejects, "line") == [2]
     assert [run for _, _, run in runs(raw)] == [0, 1]
+    assert len(breaks(raw)) == 1
 
 
 @tiers.parametrize(
@@ -1034,6 +1083,7 @@ def test_24_illegal_sequence_numbers(read, number, bare):
     raw = read(write(wire.change(0)), bad, write(wire.change(2)))
     assert column(raw.rejects, "raw") == [bad]
     assert rows(raw.gaps, "expected", "got", "line") == [(1, 2, 3)]
+    assert breaks(raw) == [(3, "BTC-USD")]
 
 
 def test_24_a_rejected_line_can_show_a_gap_and_a_new_connection(read):
@@ -1044,7 +1094,8 @@ def test_24_a_rejected_line_can_show_a_gap_and_a_new_connection(read):
         (1, 2, 9, at_ns(9), 3, ["BTC-USD"])
     ]
     assert raw.report.connections == 2
-    assert column(raw.level2, "unbroken_since") == [at_ns(0), at_ns(0), at_ns(10)]
+    assert breaks(raw) == [(3, "BTC-USD")]  # one is enough until there are changes
+    assert column(raw.level2, "unbroken_since") == [at_ns(0), at_ns(0), at_ns(9), at_ns(10)]
 
 
 def test_25_the_hour_in_the_name_is_not_the_contents(read):
@@ -1072,7 +1123,9 @@ def test_25_runs_keep_different_names_when_the_clock_steps_back(read):
         for number, second in ((0, 30), (2, 10), (4, 10), (6, 40))
     ]
     raw = read(*lines)
-    assert column(raw.level2, "unbroken_since") == [at_ns(30), at_ns(30) + 1, at_ns(30) + 2, at_ns(40)]
+    names = [at_ns(30), at_ns(30) + 1, at_ns(30) + 2, at_ns(40)]
+    assert column(changes(raw), "unbroken_since") == names
+    assert column(raw.level2, "unbroken_since") == [names[0], *(name for name in names[1:] for _ in "mc")]
 
 
 def test_25_several_segments_are_one_stream(read):
@@ -1083,9 +1136,15 @@ def test_25_several_segments_are_one_stream(read):
         wire.segment(wire.record(wire.change(2), at(3)), wire.record(wire.trades(3, wire.trade("1")), at(4))),
         wire.segment(wire.record(wire.change(5), at(5)), wire.record(wire.change(0, timestamp=at(6)), at(6))),
     )
-    assert rows(raw.level2[4:], "line", "connection") == [(1, 1), (1, 1), (2, 2)]
+    assert rows(raw.level2[4:], "line", "side", "connection") == [
+        (1, "bid", 1),
+        (1, None, 1),
+        (1, "bid", 1),
+        (2, None, 2),
+        (2, "bid", 2),
+    ]
     assert rows(raw.gaps, "expected", "got", "line", "products") == [(4, 5, 1, ["BTC-USD"])]
-    assert column(raw.level2, "unbroken_since") == [at_ns(1)] * 5 + [at_ns(5), at_ns(6)]
+    assert column(changes(raw), "unbroken_since") == [at_ns(1)] * 5 + [at_ns(5), at_ns(6)]
     assert rows(raw.market_trades, "trade_id", "line") == [(1, 2), (1, 2)]
 
 
