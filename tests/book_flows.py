@@ -7,6 +7,7 @@ Both take a `random.Random`, which hypothesis may play.
 from __future__ import annotations
 
 import random
+import re
 from itertools import pairwise
 from math import nextafter
 from typing import Any
@@ -48,17 +49,28 @@ OPTIONAL = ("sequence_num", "server_time", "capture_time")
 SIZES = [1.0, 0.25, 1e-8, 3e10, 0.1, 0.2, 0.3, 1e16, 7.0]
 
 
-class Flow:
-    """Draws the rows of level2 frames, as the feed never sends them, too."""
+NO_CHANGE = dict.fromkeys(("side", "price", "size"))
 
-    def __init__(self, dice: random.Random) -> None:
+
+class Flow:
+    """Draws the rows of level2 frames, also as no feed sends them; ``as_decoded``: markers as in a recording.
+
+    Then there is a marker where a product's run breaks, unless its last row is one, and each other snapshot
+    of a product in a frame begins with one. Otherwise they are anywhere, and may be missing.
+    """
+
+    def __init__(self, dice: random.Random, *, as_decoded: bool = False) -> None:
         self.dice = dice
+        self.as_decoded = as_decoded
         self.products = dice.sample(PRODUCTS, dice.choice([1, 1, 2, 3]))
         self.prices = {product_id: PRICES[dice.choice(list(PRICES))] for product_id in self.products}
         self.crossing = dice.choice([0.0, 0.02, 0.3])
         self.deleting = dice.choice([0.2, 0.4, 0.8])
         self.updating = dice.choice([0.6, 0.9])
         self.breaking = dice.choice([0.0, 0.05, 0.2])
+        self.marking = 1.0 if as_decoded else dice.choice([0.0, 0.5, 1.0])
+        self.stray = 0.0 if as_decoded else dice.choice([0.0, 0.0, 0.1])
+        self.unmarked: set[str] = set()
         self.disorder = dice.choice([0.0, 0.0, 0.1])
         self.missing = {name: dice.choice([0, 0, 0.1, 1]) for name in OPTIONAL}
         self.now = dice.choice([NOON, NOON, NOON, 0, -5])
@@ -76,8 +88,7 @@ class Flow:
         self.line += 1
         self.number += 1
         self.now += self.dice.choice([0, 1, 1, 7, 1000])
-        if self.chance(self.breaking):
-            self.break_off()
+        broken = self.break_off() if self.chance(self.breaking) else []
         number = self.number - (self.dice.randint(1, 3) if self.chance(self.disorder) else 0)
         received = self.now - (self.dice.randint(1, 9) if self.chance(0.05) else 0)
         told = {
@@ -92,18 +103,28 @@ class Flow:
             self.line = self.highest_line + 1
         self.told.add((self.connection, self.line, *told.values()))
         self.highest_line = max(self.line, self.highest_line)
-        told |= {"connection": self.connection, "line": self.line, "event_time": None}
-        rows = []
-        for _ in range(self.dice.choice([1, 1, 1, 2, 3, 4])):
+        told |= {"stream": None, "connection": self.connection, "line": self.line, "event_time": None}
+        found = [marker(product_id) for product_id in sorted(broken) if self.chance(self.marking)]
+        self.unmarked -= {row["product_id"] for row in found}
+        for _ in range(self.dice.choice([0, 1] if found else [1, 1, 1, 2, 3, 4])):
             product_id = self.dice.choice(self.products)
-            run = self.runs[product_id]
-            rows += [{**level, **told, "unbroken_since": run} for level in self.event(product_id)]
-        return rows
+            rows = self.event(product_id)
+            again = any(row["is_snapshot"] and row["product_id"] == product_id for row in found)
+            if again and rows[0]["is_snapshot"] and rows[0]["side"] and self.chance(self.marking):
+                found.append(marker(product_id, is_snapshot=True))
+            found += rows
+            self.unmarked.add(product_id)
+        return [{**row, **told, "unbroken_since": self.runs[row["product_id"]]} for row in found]
 
-    def break_off(self) -> None:
-        """Begin a new run: of all products, of one, with a new connection, or an old one again."""
-        kind = self.dice.choice(["gap", "gap", "one", "connection", "old", "segment"])
+    def break_off(self) -> list[str]:
+        """Begin a new run: of all products, of one, with a new connection, or an old one again.
+
+        Return the products for which a marker says so.
+        """
+        old = [] if self.as_decoded else ["old"]
+        kind = self.dice.choice(["gap", "gap", "one", "connection", "segment", *old])
         name = max(self.now, *self.runs.values()) + 1
+        runs = self.runs.copy()
         if kind == "segment":
             self.now += 1
             self.line = 1
@@ -117,14 +138,20 @@ class Flow:
                 self.connection += 1
                 self.number = self.dice.choice([0, 5]) if self.disorder else self.number + 1
         self.old_runs.append(name)
+        broken = [product_id for product_id in self.products if self.runs[product_id] != runs[product_id]]
+        return [name for name in broken if name in self.unmarked] if self.as_decoded else broken
 
     def event(self, product_id: str) -> list[Row]:
+        """Draw a product's changes or its snapshot, a marker if that has no levels; at least one row."""
+        if self.chance(self.stray):
+            return [marker(product_id)]
         is_snapshot = not self.chance(self.updating)
         count = self.dice.choice([0, 1, 2, 5, 12] if is_snapshot else [1, 1, 2, 3, 6])
-        return [
+        levels = [
             {"product_id": product_id, "is_snapshot": is_snapshot, **self.level(product_id, is_snapshot)}
             for _ in range(count)
         ]
+        return levels or [marker(product_id, is_snapshot=True)]
 
     def level(self, product_id: str, is_snapshot: bool) -> Row:
         prices = self.prices[product_id]
@@ -136,18 +163,27 @@ class Flow:
         return {"side": side, "price": price, "size": 0.0 if deletes else self.dice.choice(SIZES)}
 
 
-def frames(dice, count):
-    flow = Flow(dice)
-    return [rows for rows in (flow.frame() for _ in range(count)) if rows]
+def marker(product_id: str, *, is_snapshot: bool = False) -> Row:
+    """Return what a marker says: of a break, or that the book is empty from here."""
+    return {"product_id": product_id, "is_snapshot": is_snapshot, **NO_CHANGE}
 
 
-def flow(dice, count):
-    """Draw frames; give their rows, as a table and as the oracle takes them."""
-    rows = [row for frame in frames(dice, count) for row in frame]
+def frames(dice, count, *, as_decoded=False):
+    flow = Flow(dice, as_decoded=as_decoded)
+    return [flow.frame() for _ in range(count)]
+
+
+def flow(dice, count, *, as_decoded=False):
+    """Draw frames; return their rows, as a table and as the oracle takes them."""
+    rows = [row for frame in frames(dice, count, as_decoded=as_decoded) for row in frame]
     return book_laws.as_level2(rows), rows
 
 
 # --- recordings
+
+BREAKS = ("gap", "connection", "cut", "noise", "spoiled")
+"""What can go wrong with lines so that frames are missing, or are of a new connection."""
+FAULTS = (*BREAKS, "repeat", "error")
 
 
 class Feed:
@@ -158,7 +194,7 @@ class Feed:
     def __init__(self, dice: random.Random, faults: float, *, mixed: bool = True) -> None:
         self.dice = dice
         self.faults = faults
-        self.mixed = mixed
+        self.kinds = [*FAULTS, *(["bare", "exchange"] if mixed else [])]
         self.products = dice.sample(PRODUCTS, dice.choice([1, 2, 3]))
         self.number = dice.choice([0, 0, 15_158])
         self.now = 0
@@ -172,13 +208,15 @@ class Feed:
     def line(self) -> bytes:
         if self.dice.random() < self.faults:
             return self.fault()
-        kind = self.dice.choice(["book"] * 8 + ["trades", "heartbeat"])
+        kind = self.dice.choice(["book"] * 10 + ["trades", "heartbeat", "ack"])
         time, number = self.time(), self.number
         self.number += 1
         if kind == "trades":
             frame = wire.trades(number, wire.trade(str(number)), timestamp=time)
         elif kind == "heartbeat":
             frame = wire.heartbeat(number, "now", number) | {"timestamp": time}
+        elif kind == "ack":
+            frame = wire.ack(number, level2=self.products) | {"timestamp": time}
         else:
             events = [self.event() for _ in range(self.dice.choice([0, 1, 1, 1, 2, 3]))]
             frame = wire.l2(number, *events, timestamp=time)
@@ -198,8 +236,7 @@ class Feed:
         return self.dice.choice(["0", "0.00", "1", "2.5", "0.00000001"])
 
     def fault(self) -> bytes:
-        other_feed = ["bare", "exchange"] if self.mixed else []
-        kind = self.dice.choice(["gap", "connection", "repeat", "cut", "noise", "spoiled", *other_feed])
+        kind = self.dice.choice(self.kinds)
         if kind == "gap":
             self.number += self.dice.randint(1, 5)
         elif kind == "connection":
@@ -208,12 +245,14 @@ class Feed:
             return self.dice.choice(self.sent[-4:])
         elif kind == "noise":
             return self.dice.choice([b"", b"\x00\x00", b"{", b"[]", b'{"type":"other"}'])
+        elif kind == "error":
+            return wire.record(wire.error(), self.time())
         elif kind in ("exchange", "bare"):
             return self.flat()
         elif kind in ("cut", "spoiled"):
             line = self.line()
             at = self.dice.randint(0, len(line))
-            return line[:at] if kind == "cut" else line.replace(b'"price_level":"', b'"price_level":"x')
+            return line[:at] if kind == "cut" else re.sub(b'"(price_level|trade_id)":"', rb"\g<0>x", line)
         return self.line()
 
     def flat(self) -> bytes:

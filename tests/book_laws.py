@@ -67,6 +67,22 @@ def same_as_oracle(
     return got
 
 
+def dropped_breaks_change_nothing(level2: pl.DataFrame, **options: Any) -> None:
+    """Check that without the markers of breaks each other message's row stays as it was.
+
+    unbroken_since says the same as the markers, as long as there are changes to have it.
+    """
+    is_break = pl.col("side").is_null() & ~pl.col("is_snapshot")
+    kept = level2.filter(~is_break)
+    by = ["product_id", *oracle.TOLD]
+    book = cb.rebuild_book(level2, **options).collect()
+    of_others = book.join(kept, on=by, how="semi", nulls_equal=True)
+    got = cb.rebuild_book(kept, **options).collect()
+    for (product_id,), rows in got.group_by("product_id"):  # within a frame a marker may stand before others
+        laws.assert_same(rows, of_others.filter(pl.col("product_id") == product_id), str(product_id))
+    assert got.height == of_others.height
+
+
 def same_state(state: cb.BookState, books: dict[str, oracle.Book]) -> None:
     """Check the levels of a state, and what it says of its products, against the oracle's books."""
     columns = ("product_id", "side", "price", "size")

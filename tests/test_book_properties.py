@@ -4,6 +4,7 @@ Short flows are played by hypothesis, so that a failure shrinks; longer ones com
 """
 
 import random
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -13,7 +14,7 @@ import polars as pl
 import pytest
 import tiers
 import wire
-from book_flows import GAPS, NOON, ON, PRODUCTS, SIZES, Feed, cut, flow, frames, lines, options
+from book_flows import BREAKS, GAPS, NOON, ON, PRODUCTS, SIZES, Feed, cut, flow, frames, lines, options
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from oracles import book as oracle
@@ -39,7 +40,8 @@ def starts(rows):
 def told(number, rows, product_id="A"):
     """Make a frame of levels: (is_snapshot, side, price, size)."""
     frame = {"sequence_num": number, "server_time": None, "capture_time": NOON + number, "event_time": None}
-    frame |= {"product_id": product_id, "connection": 1, "line": number + 1, "unbroken_since": NOON}
+    frame |= {"product_id": product_id, "stream": None, "connection": 1, "line": number + 1}
+    frame |= {"unbroken_since": NOON}
     return [dict(zip(("is_snapshot", "side", "price", "size"), row, strict=True)) | frame for row in rows]
 
 
@@ -70,7 +72,7 @@ def test_every_option(on, gaps, depth):
 
 def test_flows_reach_every_state():
     """What the laws here are tried on: else they would hold of nothing."""
-    found, counts = {}, dict.fromkeys(("absent_deletes", "early_changes", "snapshots"), 0)
+    found, counts = {}, dict.fromkeys(("absent_deletes", "early_changes", "snapshots", "breaks"), 0)
     for seed in range(60):
         books = {}
         for row in oracle.rebuild(flow(random.Random(seed), 100)[1], books=books):
@@ -80,6 +82,53 @@ def test_flows_reach_every_state():
     assert found.keys() == set(book_laws.STATE.categories)
     assert min(found.values()) > 50
     assert min(counts.values()) > 100
+
+
+@pytest.mark.parametrize("as_decoded", [False, True])
+def test_flows_have_every_kind_of_marker(as_decoded):
+    """Of a break alone in its frame, before changes, before a snapshot; and snapshots without levels."""
+    kinds = Counter()
+    for seed in range(60):
+        for message in oracle.messages(flow(random.Random(seed), 60, as_decoded=as_decoded)[1]):
+            of_rows = ["break" if oracle.is_break(row) else row["is_snapshot"] for row in message]
+            markers = [place for place, row in enumerate(message) if oracle.is_marker(row)]
+            kinds["only a break"] += oracle.is_only_a_break(message)
+            kinds["a break, then changes"] += of_rows[:2] == ["break", False]
+            kinds["a break, then a snapshot"] += of_rows[:2] == ["break", True]
+            kinds["a break within"] += "break" in of_rows[1:]
+            kinds["an empty snapshot"] += of_rows == [True] and markers == [0]
+            kinds["a snapshot after another"] += any(
+                of_rows[place - 1 : place + 2] == [True] * 3 for place in markers if place
+            )
+    if as_decoded:
+        assert kinds.pop("a break within") == 0
+    assert min(kinds.values()) > 20, kinds
+
+
+@pytest.mark.slow
+@tiers.examples(40, suppress=HealthCheck)
+@given(SEEDS)
+def test_without_the_markers_of_breaks_the_other_rows_stay(dice):
+    level2, rows = flow(dice, dice.choice([5, 20, 60]), as_decoded=True)
+    chosen = options(dice) | {"on": "message", "gaps": dice.choice(["mark", "ignore"])}
+    book_laws.dropped_breaks_change_nothing(level2, **chosen)
+    book_laws.same_as_oracle(level2, rows, **chosen)
+
+
+@pytest.mark.slow
+@tiers.examples(26, suppress=HealthCheck)
+@given(SEEDS)
+def test_what_drop_leaves_out(dice):
+    """The last row kept of a product never says ok, or proven, of a book that has ceased to be so."""
+    level2, _ = flow(dice, dice.choice([5, 20, 60]))
+    chosen = options(dice) | {"on": "message"}
+    marked = cb.rebuild_book(level2, **chosen | {"gaps": "mark"}).collect()
+    dropped = cb.rebuild_book(level2, **chosen | {"gaps": "drop"}).collect()
+    state, state_before = (c.cast(pl.String) for c in (pl.col("book_state"), pl.col("before")))
+    ends = state_before.eq_missing("ok") | ((state == "unproven") & state_before.ne_missing("unproven"))
+    before = pl.col("book_state").shift().over("product_id").alias("before")
+    kept = marked.with_columns(before).filter((state == "ok") | ends).drop("before")
+    laws.assert_same(dropped, kept, "book")
 
 
 def test_a_message_goes_on_behind_another_product_s_run():
@@ -295,7 +344,7 @@ def test_book_at_is_the_book_of_the_messages_till_then(dice):
     product_id = dice.choice(PRODUCTS)
     books: dict[str, oracle.Book] = {}
     till_then = [row for row in rows if (row["server_time"] if bare else row["capture_time"]) <= when]
-    oracle.rebuild(till_then, depth=1, books=books)
+    told_till_then = oracle.rebuild(till_then, depth=1, books=books)
     book = books.get(product_id, oracle.Book())
     instant = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=when // 1000)
     asked = dice.choice([instant, instant.replace(tzinfo=None), instant.isoformat()])
@@ -309,8 +358,9 @@ def test_book_at_is_the_book_of_the_messages_till_then(dice):
         assert frame.rows() == book.best_first(side)
     told = oracle.shown(book, 1)
     assert (got.product_id, got.book_state) == (product_id, told["book_state"])
+    last = [row for row in told_till_then if row["product_id"] == product_id][-1]
     assert (got.sequence_num, got.connection, got.line) == tuple(
-        book.last[name] for name in ("sequence_num", "connection", "line")
+        last[name] for name in ("sequence_num", "connection", "line")
     )
 
 
@@ -347,13 +397,26 @@ def test_a_recording_s_products_do_not_mix(tmp_path, dice):
         laws.assert_same(cb.rebuild_book(one, **chosen).collect(), expected, product_id)
 
 
+@pytest.mark.slow
+@tiers.examples(26, suppress=HealthCheck)
+@given(SEEDS)
+def test_a_recording_without_its_markers_of_breaks(tmp_path, dice):
+    paths = laws.write_segments([wire.segment(*lines(dice, 40))], tmp_path)
+    chosen = options(dice) | {"on": "message", "gaps": dice.choice(["mark", "ignore"])}
+    book_laws.dropped_breaks_change_nothing(cb.scan_raw(paths, "level2").collect(), **chosen)
+
+
 def test_recordings_reach_every_state():
     found: dict[str, int] = {}
+    breaks = empty_snapshots = 0
     for seed in range(100):
-        for row in oracle.rebuild(decoded([wire.segment(*lines(random.Random(seed)))])):
+        level2 = decoded([wire.segment(*lines(random.Random(seed)))])
+        breaks += sum(oracle.is_break(row) for row in level2)
+        empty_snapshots += sum(oracle.is_marker(row) and row["is_snapshot"] for row in level2)
+        for row in oracle.rebuild(level2):
             found[row["book_state"]] = found.get(row["book_state"], 0) + 1
     assert found.keys() == set(book_laws.STATE.categories)
-    assert min(found.values()) > 20
+    assert min(*found.values(), breaks, empty_snapshots) > 20
 
 
 # --- states
@@ -465,6 +528,32 @@ def test_then_is_reading_on(tmp_path, dice):
 
 
 @pytest.mark.slow
+@tiers.examples(26, suppress=HealthCheck)
+@given(SEEDS)
+def test_a_recording_with_breaks_may_be_cut_anywhere(tmp_path, dice):
+    """Gaps, connections, lost lines at or beside the cut: the state, composed or gone on from, is the whole's.
+
+    The effect of the rest, read alone, takes a repeat for a new connection; so there are none here.
+    """
+    feed = Feed(dice, dice.choice([0.1, 0.3, 0.5]), mixed=False)
+    feed.kinds = [*BREAKS]
+    drawn = [feed.line() for _ in range(dice.randint(2, 20))]
+    (path,) = laws.write_segments([wire.segment(*drawn)], tmp_path)
+    whole, level2 = cb.BookState.read(path), cb.read_raw(path).level2
+    at = dice.randint(0, len(drawn))
+    first, rest = laws.write_segments(
+        [wire.segment(*drawn[:at]), wire.segment(*drawn[at:])], tmp_path / "cut"
+    )
+    state = cb.BookState.read(first)
+    if dice.random() < 0.5:
+        state = cb.BookState.load(state.save(tmp_path / "state"))
+    assert state.then(cb.BookState.read(rest)) == whole
+    assert cb.BookState.read(rest, start=state) == whole
+    got = cb.scan_raw(rest, "level2", start=state).collect()
+    laws.assert_same(got.drop("line"), level2.filter(pl.col("line") > at).drop("line"), "level2")
+
+
+@pytest.mark.slow
 @tiers.examples(17, suppress=HealthCheck)
 @given(SEEDS)
 def test_nothing_is_proven_across_a_gap(tmp_path, dice):
@@ -482,4 +571,4 @@ def test_nothing_is_proven_across_a_gap(tmp_path, dice):
 
 def proven(state):
     """Give the products whose books are proven as of the end of what was read."""
-    return set(state.products.filter("has_book", "proven", "current")["product_id"])
+    return set(state.products.filter("has_book", "proven")["product_id"])

@@ -123,25 +123,36 @@ def test_states_are_those_that_the_messages_left(inspect):
     assert list(report.products[BTC].states) == list(STATES)
 
 
-def test_breaks_are_those_that_a_product_s_messages_met(inspect):
+def test_breaks_are_those_by_which_a_product_s_book_ceased_to_be_proven(inspect):
     report = inspect(
         begin(0),
         begin(1, ETH),
         change(3),  # 2 is missing
         change(4),
-        change(7),  # 5 and 6
-        change(8, of=ETH),  # both gaps lie before it: one break
-        timeline.received(wire.snapshot(0), 20),  # another connection
+        change(7),  # 5 and 6: it is unproven already
+        change(8, of=ETH),
+        timeline.received(wire.snapshot(0), 20),  # another connection proves it again
         timeline.received(wire.change(1), 21),
+        timeline.received(wire.change(3), 22),
     )
-    assert {name: counts.breaks for name, counts in report.products.items()} == {BTC: 3, ETH: 1}
-    assert report.products[BTC].states == {"ok": 3, "unproven": 3}
+    assert {name: counts.breaks for name, counts in report.products.items()} == {BTC: 2, ETH: 1}
+    assert report.products[BTC].states == {"ok": 3, "unproven": 4}
     assert report.products[ETH].states == {"ok": 1, "unproven": 1}
 
 
-def test_a_break_without_messages_behind_it_is_none(inspect):
+def test_a_break_counts_from_the_frame_that_shows_it(inspect):
+    """Whatever frame that is; the marker is no message and no change."""
     report = inspect(begin(0), change(1), timeline.received(wire.heartbeat(9, "now", 1), 9))
-    assert report.products[BTC].breaks == 0
+    counts = report.products[BTC]
+    assert (counts.breaks, counts.messages, counts.changes) == (1, 2, 5)
+    assert counts.states == {"ok": 2}
+
+
+def test_an_empty_snapshot_is_a_message_without_changes(inspect):
+    report = inspect(begin(0), level2(1, wire.book(BTC, kind="snapshot")), change(2, "bid", 50, 1))
+    counts = report.products[BTC]
+    assert (counts.messages, counts.changes, counts.snapshots, counts.breaks) == (3, 5, 2, 0)
+    assert counts.states == {"ok": 1, "empty": 1, "one_sided": 1}
 
 
 def test_a_rejected_message_breaks_the_book_of_its_product(inspect):
@@ -232,14 +243,14 @@ def test_tickers_are_counted_by_the_state_of_the_book(inspect):
         level2(5, event(("bid", 100.5, 0), ("offer", 100.5, 0), ("offer", 101, 0))),
         ticker(6),  # there is no ask that it could agree with
         change(7, "offer", 100.5),
-        ticker(9),  # 8 is missing, yet the book was proven by its last message
+        ticker(9),  # 8 is missing
         change(10, "offer", 100.25),
         ticker(11, ask="100.25"),
         ticker(12),
     )
     counts = report.products[BTC]
-    assert counts.tickers == {"ok": 2, "crossed": 2, "one_sided": 1, "unproven": 2}
-    assert counts.agreeing == {"ok": 2, "crossed": 1, "one_sided": 0, "unproven": 1}
+    assert counts.tickers == {"ok": 1, "crossed": 2, "one_sided": 1, "unproven": 3}
+    assert counts.agreeing == {"ok": 1, "crossed": 1, "one_sided": 0, "unproven": 2}
     assert counts.agreement == 1.0
 
 

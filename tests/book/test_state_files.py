@@ -58,6 +58,20 @@ RECORDINGS: dict[str, list[bytes]] = {
         level2(0, SNAPSHOT, ETHER),
         level2(1, wire.book("ETH-USD", kind="snapshot")),
     ],
+    "an empty snapshot, and then a change": [
+        level2(0, SNAPSHOT),
+        level2(1, wire.book("BTC-USD", kind="snapshot")),
+        level2(2, wire.book("BTC-USD", wire.update("bid", "50", "1"))),
+    ],
+    "a break shown by a frame of another channel": [
+        level2(0, SNAPSHOT, ETHER),
+        timeline.received(wire.heartbeat(5, "now", 5), 5),
+    ],
+    "a break of one product, with its row behind it": [
+        level2(0, SNAPSHOT, ETHER),
+        timeline.received(wire.trades(5, wire.trade(1)), 5),
+        *timeline.changes(6, 6),
+    ],
     "two connections": [level2(0, SNAPSHOT), *timeline.changes(1, 3), level2(0, ETHER, second=9)],
     "no numbers": [timeline.received(wire.exchange_snapshot(), 1)],
     "more frames than are remembered": timeline.changes(0, 1500),
@@ -216,8 +230,26 @@ def with_head(path: Path, told: object) -> Path:
 @pytest.mark.parametrize("version", [STATE_VERSION + 1, 0, None, "1"])
 def test_a_state_of_another_version(tmp_path, version):
     path = with_head(tmp_path / "state.parquet", {"version": version})
-    said = f"state.parquet is a state of version {version}, and this cbtools reads version {STATE_VERSION}: "
-    with pytest.raises(cb.StateError, match=said + "read its segments again"):
+    with pytest.raises(cb.StateError) as caught:
+        cb.BookState.load(path)
+    said = str(caught.value)
+    assert said.startswith(f"{path} is a state of version {version}, and this cbtools reads version 2, ")
+    assert said.endswith(": read its segments again")
+    assert STATE_VERSION == 2
+
+
+def test_a_state_of_the_version_before(state, tmp_path):
+    """Whole, but without what the breaks are known by: it is not read as if it were known."""
+    path = state.save(tmp_path / "state.parquet")
+    told = orjson.loads(pl.read_parquet_metadata(path)[KEY])
+    del told["stream"]["unmarked"]
+    old = told | {"version": 1}
+    state.levels.write_parquet(path, metadata={KEY: orjson.dumps(old).decode()})
+    with pytest.raises(cb.StateError, match=r"version 1, .*reads version 2, .*: read its segments again"):
+        cb.BookState.load(path)
+    lacking = told | {"version": 2}
+    state.levels.write_parquet(path, metadata={KEY: orjson.dumps(lacking).decode()})
+    with pytest.raises(cb.StateError, match="is damaged"):
         cb.BookState.load(path)
 
 
