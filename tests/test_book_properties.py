@@ -531,7 +531,7 @@ def test_then_is_reading_on(tmp_path, dice):
 @tiers.examples(26, suppress=HealthCheck)
 @given(SEEDS)
 def test_a_recording_with_breaks_may_be_cut_anywhere(tmp_path, dice):
-    """Gaps, connections, lost lines at or beside the cut: the state, composed or gone on from, is the whole's.
+    """Gaps, connections, lost lines at or beside the cut: composed or read on, the state is the whole's.
 
     The effect of the rest, read alone, takes a repeat for a new connection; so there are none here.
     """

@@ -9,6 +9,7 @@ import gzip
 import json
 import random
 import re
+from collections import Counter
 from datetime import datetime
 from fractions import Fraction
 from itertools import pairwise
@@ -22,6 +23,7 @@ import tiers
 import wire
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
+from oracles import raw
 
 import cbtools as cb
 from cbtools import schema
@@ -195,7 +197,7 @@ class Market(Values):
                 ),
                 kind=self.pick(self.dice.choice(["update", "snapshot"]), ["update"], ["", "l2update", None]),
             )
-            for _ in range(self.count())
+            for _ in range(self.count(4))
         ]
         return wire.l2(sequence_num, *events, timestamp=self.frame_time(sequence_num))
 
@@ -526,6 +528,31 @@ def joined(dice, lines):
 
 
 # --- laws
+
+
+def test_streams_have_every_kind_of_marker():
+    """What the laws here are tried on: else they would hold of nothing."""
+    kinds = Counter()
+    for seed in range(150):
+        dice = random.Random(seed)
+        rows = raw.decode([joined(dice, usual_lines(dice, 12, 0.1))]).rows
+        messages = {line: [] for line in sorted({row["line"] for row in rows["level2"]})}
+        for row in rows["level2"]:
+            messages[row["line"]].append(row)
+        rejected = {row["line"] for row in rows["rejects"]}
+        for line, message in messages.items():
+            markers = [row for row in message if raw.is_marker(row)]
+            breaks = [row for row in markers if not row["is_snapshot"]]
+            kinds["a break shown by level2"] += 0 < len(breaks) < len(message)
+            kinds["a break shown by another frame"] += len(breaks) == len(message) and line not in rejected
+            kinds["a break shown by a rejected line"] += bool(breaks) and line in rejected
+            kinds["breaks of several products"] += len(breaks) > 1
+            kinds["an empty snapshot"] += any(row["is_snapshot"] for row in markers)
+            products = [row["product_id"] for row in message if row["is_snapshot"]]
+            kinds["a snapshot after another"] += any(
+                row["is_snapshot"] and products.count(row["product_id"]) > 2 for row in markers
+            )
+    assert min(kinds.values()) > 5, kinds
 
 
 @pytest.mark.slow

@@ -32,6 +32,8 @@ def usual() -> list[bytes]:
         rec(wire.snapshot(0)),
         rec(wire.change(1)),
         rec(wire.l2(2, *both)),
+        rec(wire.l2(2, wire.book("BTC-USD", kind="snapshot"))),
+        rec(wire.l2(2, *(wire.book("BTC-USD", up("bid", "1", "2"), kind="snapshot") for _ in range(2)))),
         wire.line(wire.change(3)),  # bare
         rec(wire.trades(4, wire.trade("7"), wire.trade("6", side="SELL", time=None))),
         rec(wire.trades(5, kind="snapshot")),

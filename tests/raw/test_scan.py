@@ -91,6 +91,8 @@ def test_any_projection_and_filter_is_that_of_the_whole(recording, tables, data)
                 pl.col("product_id") != product,
                 (pl.col("product_id") == product) | (pl.col("price") > 1000),
                 pl.col("product_id").is_null(),
+                pl.col("price").is_null(),
+                (pl.col("product_id") == product) & pl.col("sequence_num").is_between(1, 2000),
                 pl.col("connection") == 2,
             ]
         )
@@ -205,7 +207,8 @@ def test_a_scan_streams_into_parquet(recording, tables, tmp_path):
 
 
 def test_the_segment_of_a_row_is_its_file(recording):
-    got = cb.scan_raw(recording, "level2", segment=True).select("segment", "line").unique().collect()
+    level2 = cb.scan_raw(recording, "level2", segment=True)
+    got = level2.filter(pl.col("side").is_not_null()).select("segment", "line").unique().collect()
     lines = {path.name.removesuffix(".ndjson"): path.read_bytes().split(b"\n") for path in recording}
     assert set(got["segment"]) == set(lines)
     for segment, line in got.sample(50, seed=1).iter_rows():
@@ -224,6 +227,19 @@ def test_a_run_of_its_own_needs_no_product_column(tmp_path, recording):
     assert runs["unbroken_since"].to_list() == [1, 2, 1]
     got = cb.scan_raw(path, "level2").select("unbroken_since").collect()
     assert_frame_equal(got, level2.select("unbroken_since"))
+
+
+def test_a_marker_is_read_whatever_columns_are_asked_for(recording, tables):
+    """A marker of a break is of no row of its frame: it does not get lost where none of these are read."""
+    is_break = pl.col("side").is_null() & ~pl.col("is_snapshot")
+    breaks = tables.level2.filter(is_break)
+    assert breaks["product_id"].n_unique() == 3
+    assert breaks["connection"].n_unique() == 2
+    of_one = cb.scan_raw(recording, "level2", products=["SOL-USD"]).filter(is_break)
+    expected = breaks.filter(pl.col("product_id") == "SOL-USD")
+    for names in (expected.columns, ["line"], ["unbroken_since"]):
+        assert_frame_equal(of_one.select(names).collect(), expected.select(names))
+    assert cb.scan_raw(recording, "level2").select(pl.len()).collect().item() == tables.level2.height
 
 
 def test_the_plan_names_the_source(recording):
