@@ -19,7 +19,7 @@ def _package(name: str, *files: str) -> list[str]:
 # The table of contents, in the order of the data flow. A package's __init__ hands its names out, and so
 # stands below them; that of the kernels holds their policy.
 ORDER = [
-    *("errors", "schema", "lazy", "stores", "durable", "lock"),
+    *("errors", "spans", "schema", "lazy", "stores", "durable", "lock"),
     *_package(
         "_kernels",
         "__init__",
@@ -86,6 +86,8 @@ ORDER = [
         "states",
         "top",
         "rebuild",
+        "recorded",
+        "search",
         "instant",
         "tickers",
         "__init__",

@@ -11,12 +11,12 @@ import numpy as np
 import polars as pl
 
 from cbtools.errors import ConfigError, unknown_name
-from cbtools.features.catalogue import span_ns
 from cbtools.features.links import Holes, TradeLinks, ignores
 from cbtools.features.open_bars import BARS, BOOK_BARS, By, OfBook, OfTrades, Rule, schema_of
 from cbtools.features.quotes import require
 from cbtools.features.stage import check_clock, check_frame
 from cbtools.lazy import Step, stateful
+from cbtools.spans import span_ns
 
 _TRADES: Final = (*TradeLinks.columns, "price", "size", "aggressor_side")
 _BOOK: Final = (

@@ -14,26 +14,17 @@ import polars as pl
 
 from cbtools.errors import ConfigError
 from cbtools.schema import Column
+from cbtools.spans import SPAN, span_ns, span_text
 
 Table = Literal["book", "market_trades", "intervals", "bars"]
 
-_UNITS: Final = {
-    "ns": 1,
-    "us": 10**3,
-    "ms": 10**6,
-    "s": 10**9,
-    "m": 60 * 10**9,
-    "h": 3600 * 10**9,
-    "d": 86_400 * 10**9,
-}
-_SPAN: Final = r"(?:\d+(?:ns|us|ms|s|m|h|d))+"
 _COUNT: Final = r"\d+"
 _NUMBER: Final = r"\d+(?:\.\d+)?"
 _KINDS: Final = {
     "k": _COUNT,
     "K": _COUNT,
-    "w": _SPAN,
-    "h": _SPAN,
+    "w": SPAN,
+    "h": SPAN,
     "x": _NUMBER,
     "notional": _NUMBER,
     "decay": _NUMBER,
@@ -119,7 +110,7 @@ def _regex(template: str) -> re.Pattern[str]:
 
 
 def _value(key: str, text: str) -> int | float:
-    if _KINDS[key] == _SPAN:
+    if _KINDS[key] == SPAN:
         return span_ns(text)
     return int(text) if _KINDS[key] == _COUNT else float(text)
 
@@ -129,7 +120,7 @@ def parameters_of(feature: Feature) -> dict[str, Any]:
     chosen = feature.read(feature.usual[0])
     assert chosen is not None, f"{feature.name} does not read its usual name {feature.usual[0]}"
     return {
-        key: span_text(value) if _KINDS[key] == _SPAN else value for key, value in chosen.parameters.items()
+        key: span_text(value) if _KINDS[key] == SPAN else value for key, value in chosen.parameters.items()
     }
 
 
@@ -139,45 +130,6 @@ def named(feature: Feature, values: Sequence[Any]) -> Chosen:
     for key, value in zip(parameters_of(feature), values, strict=True):
         name = name.replace("{" + key + "}", f"{value:.17g}" if isinstance(value, float) else str(value))
     return choose([name], [feature], feature.table)[0]
-
-
-def span_ns(span: str) -> int:
-    """Give the nanoseconds of a time span.
-
-    Parameters
-    ----------
-    span : str
-        Numbers with units ns, us, ms, s, m, h or d: ``"500ms"``, ``"1m30s"``.
-
-    Returns
-    -------
-    int
-
-    Raises
-    ------
-    ConfigError
-        If it is no such text, or the span is zero.
-
-    Examples
-    --------
-    >>> span_ns("1m30s")
-    90000000000
-    """
-    if not isinstance(span, str) or not re.fullmatch(_SPAN, span):
-        raise ConfigError(
-            f"{span!r} is no time span: write a number with its unit (ns, us, ms, s, m, h or d), "
-            "e.g. '500ms' or '1m30s'"
-        )
-    total = sum(int(n) * _UNITS[unit] for n, unit in re.findall(r"(\d+)(ns|us|ms|s|m|h|d)", span))
-    if not 0 < total < 2**62:
-        raise ConfigError(f"the time span {span!r} must be longer than nothing and shorter than 146 years")
-    return total
-
-
-def span_text(span: int) -> str:
-    """Write a time span in the largest unit that divides it."""
-    unit = max((u for u in _UNITS if span % _UNITS[u] == 0), key=_UNITS.__getitem__)
-    return f"{span // _UNITS[unit]}{unit}"
 
 
 def choose(names: str | Iterable[str], features: Sequence[Feature], what: str) -> list[Chosen]:

@@ -9,10 +9,10 @@ import numpy.typing as npt
 import polars as pl
 
 from cbtools.errors import ConfigError
-from cbtools.features.catalogue import span_ns
 from cbtools.features.links import Products, times_of
 from cbtools.features.stage import check_clock, check_frame
 from cbtools.lazy import Step, stateful
+from cbtools.spans import span_ns
 
 I64 = npt.NDArray[np.int64]
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 from cbtools.features import clock as clocks
-from cbtools.features.catalogue import Feature, span_ns
+from cbtools.features.catalogue import Feature
 from cbtools.features.clock import Clock
 from cbtools.features.clocks import sample_time
 from cbtools.features.define import NOT_COVERED, FrameFeature, of_rows
@@ -21,6 +21,7 @@ from cbtools.features.view import View
 from cbtools.features.windows import Sums, Term, product, value
 from cbtools.lazy import source
 from cbtools.schema import TIME
+from cbtools.spans import span_ns
 
 F64 = npt.NDArray[np.float64]
 

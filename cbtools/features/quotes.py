@@ -11,12 +11,12 @@ import polars as pl
 
 from cbtools.errors import ConfigError
 from cbtools.features import clock as clocks
-from cbtools.features.catalogue import span_ns
 from cbtools.features.clock import Clock
 from cbtools.features.links import NO_TIME, Products, order_of, times_of
 from cbtools.features.stage import check_frame
 from cbtools.lazy import source, values_of
 from cbtools.schema import TIME, Column
+from cbtools.spans import span_ns
 
 I64 = npt.NDArray[np.int64]
 

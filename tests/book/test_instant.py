@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from datetime import UTC, date, datetime, timedelta, timezone
+import time as clock
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +134,8 @@ def source(request, paths, rows, dataset) -> Any:
 
 def test_it_is_that_of_the_messages_received_by_then(source):
     for second, book in BOOKS.items():
-        assert levels(cb.book_at(source, moment(second + 0.7), BTC)) == book
+        found = cb.book_at(source, moment(min(second + 0.7, 33)), BTC)
+        assert (levels(found), found.age.total_seconds()) == (book, 0.7 if second < 33 else 0)
 
 
 def test_a_message_counts_from_the_instant_of_its_receipt_on(source):
@@ -142,12 +143,6 @@ def test_a_message_counts_from_the_instant_of_its_receipt_on(source):
     assert levels(cb.book_at(source, moment(20), BTC)) == BOOKS[20]
     assert levels(cb.book_at(source, moment(20) - instant, BTC)) == BOOKS[14]
     assert levels(cb.book_at(source, moment(24) - instant, BTC)) == BOOKS[20]
-
-
-def test_behind_the_last_message_it_stays(source):
-    for days in (0, 40):
-        book = cb.book_at(source, moment(33.001) + timedelta(days=days), BTC)
-        assert (levels(book), book.line) == (BOOKS[33], 3)
 
 
 @pytest.mark.parametrize("second", [-100_000, 0, 9, 9.999999])
@@ -187,10 +182,100 @@ def test_whatever_it_is_read_from_it_is_the_same(rows, dataset):
             assert same(cb.book_at(source, moment(second), BTC), book)
 
 
+# --- the age of the book, and the end of the recording
+
+
+def test_its_age_is_that_of_its_last_message(source):
+    """Of its own last one: other products' messages do not make it younger."""
+    for product_id, second, age in ((BTC, 14, 0), (BTC, 17.5, 3.5), (ETH, 31.25, 17.25), (ETH, 33, 1)):
+        book = cb.book_at(source, moment(second), product_id)
+        assert (book.age, book.when) == (timedelta(seconds=age), moment(second))
+
+
+@pytest.mark.parametrize("oldest", ["3s", "2999ms", timedelta(seconds=3)])
+def test_a_book_that_is_too_old(source, oldest):
+    assert levels(cb.book_at(source, moment(16.999), BTC, max_age="3s")) == BOOKS[14]
+    said = rf"the book of 'BTC-USD' at .* is 3\.5 s old, more than max_age={oldest}: no message of it"
+    with pytest.raises(cb.StateError, match=said):
+        cb.book_at(source, moment(17.5), BTC, max_age=oldest)
+
+
+@pytest.mark.parametrize("oldest", ["5", "", "0s", "-5s", 5, timedelta(), timedelta(seconds=-1), True])
+def test_an_age_that_is_none(rows, oldest):
+    with pytest.raises(cb.ConfigError, match="span"):
+        cb.book_at(rows, moment(20), BTC, max_age=oldest)
+
+
+def test_after_the_end_of_the_recording_there_is_none(source):
+    """It ends for all products alike: with the last row of any."""
+    assert levels(cb.book_at(source, moment(33), ETH))[0][2] == (96, 0.5)
+    for product_id in (BTC, ETH):
+        for later in (timedelta(microseconds=1), timedelta(days=40)):
+            with pytest.raises(cb.StateError, match=r"after the end of the recording, .* 05:00:33\.0"):
+                cb.book_at(source, moment(33) + later, product_id)
+
+
+def test_rows_of_one_product_do_not_tell_the_end(rows, dataset):
+    """For a minute they are trusted to be whole."""
+    for given in (rows, rows.lazy(), cb.scan_dataset(dataset, "level2")):
+        of_one = given.filter(pl.col("product_id") == ETH)
+        book = cb.book_at(of_one, moment(92), ETH)
+        assert (book.sequence_num, book.age) == (10, timedelta(minutes=1))
+        said = "1 min after the last row, .*all rows are of 'ETH-USD': .*, or the root of the dataset"
+        with pytest.raises(cb.StateError, match=said):
+            cb.book_at(of_one, moment(92.001), ETH)
+
+
+def test_frames_without_level2_rows_are_of_the_recording_too(paths, tmp_path):
+    """A heartbeat, of which only the state tells; or the manifest, as a job writes it; or a trade."""
+    beat = timeline.received(wire.heartbeat(12, "now", 1), 40)
+    trade = timeline.received(wire.trades(13, wire.trade("1")), 50)
+    for path in (*paths, timeline.write(tmp_path / "raw", 4, beat)):
+        cb.run_segment(path, tmp_path)
+    assert cb.book_at(tmp_path, moment(40), BTC).age == timedelta(seconds=7)
+    with pytest.raises(cb.StateError, match=r"05:00:40\.0"):
+        cb.book_at(tmp_path, moment(40.001), BTC)
+    for state in (tmp_path / "_state").iterdir():
+        state.unlink()
+    with pytest.raises(cb.StateError, match=r"05:00:33\.0"):
+        cb.book_at(tmp_path, moment(40), BTC)
+    runs = tmp_path / "_runs"
+    runs.mkdir()
+    (runs / "segment.json").write_text(
+        '{"time_span": ["2026-03-04T05:00:00+00:00", "2026-03-04T05:00:39+00:00"]}'
+    )
+    (runs / "none.json").write_text('{"time_span": []}')
+    (runs / "junk.json").write_text("{")
+    assert cb.book_at(tmp_path, moment(39), BTC).age == timedelta(seconds=6)
+    with pytest.raises(cb.StateError, match=r"05:00:39\.0"):
+        cb.book_at(tmp_path, moment(39.5), BTC)
+    cb.run_segment(timeline.write(tmp_path / "raw", 5, trade), tmp_path, state=cb.BookState())
+    for state in (tmp_path / "_state").iterdir():
+        state.unlink()
+    assert cb.book_at(tmp_path, moment(50), BTC).age == timedelta(seconds=17)
+    with pytest.raises(cb.StateError, match=r"05:00:50\.0"):
+        cb.book_at(tmp_path, moment(50.001), BTC)
+
+
+def test_a_state_after_which_no_message_came_is_the_book(own_dataset):
+    """Its levels are taken, and its message's row is found; where that is gone, it is as old as the state."""
+    before = [cb.book_at(own_dataset, moment(second), product) for second, product in ((21, BTC), (28, ETH))]
+    assert [book.age.total_seconds() for book in before] == [1, 14]
+    drop_parts(own_dataset, 1)
+    after = cb.book_at(own_dataset, moment(28), ETH)
+    assert (levels(after), after.book_state) == (levels(before[1]), "ok")
+    assert (after.sequence_num, after.line, after.capture_time) == (4, None, None)
+    assert after.age == timedelta(seconds=2)  # the second segment's state is of 26
+    assert dict(after.items())["frame"] == "connection 1, sequence_num 4, line not known"
+    drop_parts(own_dataset, 3)
+    (own_dataset / "_state" / "segment_20260304T05_00003.parquet").unlink()
+    assert cb.book_at(own_dataset, moment(26), BTC).line == 4
+
+
 # --- what the book may be
 
 
-def at_once(tmp_path: Path, *lines: bytes, second: float = 99) -> cb.Book:
+def at_once(tmp_path: Path, *lines: bytes, second: float = 59) -> cb.Book:
     path = timeline.write(tmp_path, 1, *lines)
     return cb.book_at(cb.scan_raw(path, "level2"), moment(second), BTC)
 
@@ -290,24 +375,28 @@ def test_it_is_utc_unless_it_says_otherwise(rows, dataset, when):
         assert levels(cb.book_at(source, when, BTC)) == BOOKS[20]
 
 
-@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the zone of a process cannot be changed here")
+@pytest.mark.skipif(not hasattr(clock, "tzset"), reason="the zone of a process cannot be changed here")
 def test_wherever_the_computer_stands(rows, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setenv("TZ", "America/St_Johns")
-        time.tzset()
+        clock.tzset()
         try:
             assert datetime.now().astimezone().utcoffset() != timedelta()
             for when in ("2026-03-04T05:00:20", moment(20).replace(tzinfo=None)):
                 assert levels(cb.book_at(rows, when, BTC)) == BOOKS[20]
         finally:
             patch.undo()
-            time.tzset()
+            clock.tzset()
 
 
 def test_a_text_may_be_a_day(rows):
-    assert levels(cb.book_at(rows, "2026-03-05", BTC)) == BOOKS[33]
-    with pytest.raises(cb.StateError, match="at 2026-03-04:"):
-        cb.book_at(rows, "2026-03-04", BTC)
+    shifted = rows.with_columns(
+        pl.col("server_time", "capture_time") - pl.duration(seconds=18_020, time_unit="ns")
+    )
+    for when in ("2026-03-04", date(2026, 3, 4)):
+        assert levels(cb.book_at(shifted, when, BTC)) == BOOKS[20]
+        with pytest.raises(cb.StateError, match="at 2026-03-04:"):
+            cb.book_at(rows, when, BTC)
 
 
 @pytest.mark.parametrize("when", ["", "noon", "2026-03-04T25:00:00", "2026-02-30"])
@@ -317,9 +406,9 @@ def test_a_text_that_is_no_time(rows, when):
         cb.book_at(rows, when, BTC)
 
 
-@pytest.mark.parametrize("when", [None, 0, 1772600420.0, date(2026, 3, 4), [moment(20)]])
+@pytest.mark.parametrize("when", [None, 0, 1772600420.0, time(5), [moment(20)]])
 def test_what_is_no_time(rows, when):
-    with pytest.raises(cb.ConfigError, match="when must be a datetime or a text, not "):
+    with pytest.raises(cb.ConfigError, match="when must be a datetime, a date or a text, not "):
         cb.book_at(rows, when, BTC)
 
 
@@ -401,7 +490,7 @@ def test_a_snapshot_behind_the_state_is_nearer(own_dataset):
 def test_states_make_no_difference(dataset, own_dataset):
     for state in (own_dataset / "_state").iterdir():
         state.unlink()
-    for second in (*BOOKS, 13, 22, 40):
+    for second in (*BOOKS, 13, 22):
         for product_id in (BTC, ETH) if second >= 13 else (BTC,):
             one, other = (cb.book_at(root, moment(second), product_id) for root in (dataset, own_dataset))
             assert same(one, other)
@@ -452,7 +541,7 @@ def test_over_midnight(tmp_path):
     begin = datetime(2026, 3, 4, 23, 59, 58, tzinfo=UTC)
     second = (begin - timeline.BEGIN).total_seconds()
     lines = [timeline.received(wire.snapshot(0), second), *timeline.changes(1, 4, second + 1.001)]
-    path = timeline.write(tmp_path, 1, *lines)
+    path = timeline.write(tmp_path, 1, *lines, timeline.received(wire.heartbeat(5, "now", 1), second + 9))
     cb.run_segment(path, tmp_path / "out")
     assert len(list((tmp_path / "out" / "level2").rglob("date=*"))) == 2
     for n in range(5):
@@ -473,9 +562,11 @@ def test_however_the_dataset_is_partitioned(paths, tmp_path, by):
 
 
 def test_it_is_printed(rows):
-    book = cb.book_at(rows, moment(14), BTC)
+    book = cb.book_at(rows, moment(14.25), BTC)
     assert book.items() == [
         ("product", BTC),
+        ("at", "2026-03-04 05:00:14.250000 UTC"),
+        ("age", "250 ms"),
         ("received", "2026-03-04 05:00:14.000000 UTC"),
         ("sent", "2026-03-04 05:00:13.995000 UTC"),
         ("frame", "connection 1, sequence_num 4, line 5"),
@@ -487,14 +578,21 @@ def test_it_is_printed(rows):
     assert [line.split(maxsplit=1) for line in text] == [list(item) for item in book.items()]
     assert all(shown in book._repr_html_() for item in book.items() for shown in item)
     assert "bids" not in repr(book)
+    assert "age=datetime.timedelta(microseconds=250000)" in repr(book)
 
 
 def test_what_is_not_known_is_said(tmp_path):
-    line = wire.line(wire.exchange_snapshot(bids=[], asks=[["1e-8", "123456.5"]]))
-    items = dict(at_once(tmp_path, line).items())
+    lines = [
+        wire.line(wire.exchange_update(["sell", "2", "1"], time=timeline.text(moment(1)))),
+        wire.line(wire.exchange_snapshot(bids=[], asks=[["1e-8", "123456.5"]])),
+    ]
+    items = dict(at_once(tmp_path, *lines, second=3).items())
+    assert items["age"] == "2 s"  # of the last message with a time
     assert (items["received"], items["sent"]) == ("not known", "not known")
     assert (items["bids"], items["asks"]) == ("0 levels", "1 levels, best 123,456.5 at 1e-08")
     assert items["state"] == "one_sided"
+    with pytest.raises(cb.StateError, match="neither a capture_time nor a server_time"):
+        at_once(tmp_path, lines[1])
 
 
 def test_its_plot_is_plot_depth(rows):
