@@ -43,6 +43,7 @@ ORDER = [
         "exchange",
         "decode",
         "sequence",
+        "delays",
         "report",
         "piece",
         "stream",
@@ -101,7 +102,7 @@ ORDER = [
     ),
     *_package(
         "run",
-        *("features", "config", "quarantine", "coverage", "draft", "report", "states", "segment"),
+        *("features", "config", "quarantine", "coverage", "draft", "doubts", "report", "states", "segment"),
         *("folders", "order", "manifest", "known", "options", "job_report"),
         *("pool", "flight", "exactly_once", "job", "watch", "status", "__init__"),
     ),

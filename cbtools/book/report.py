@@ -89,6 +89,18 @@ class BookReport:
                 shown.append((f"ticker agrees, {state}", _shares(found)))
         return shown
 
+    @property
+    def agreement(self) -> float | None:
+        """Share of the tickers beside an ok book that agree with it, of all products; None without any."""
+        counts = self.products.values()
+        tickers = sum(c.tickers.get("ok", 0) for c in counts)
+        return sum(c.agreeing.get("ok", 0) for c in counts) / tickers if tickers else None
+
+    def unverified(self) -> dict[str, tuple[int, int]]:
+        """Return the products most of whose messages left an unproven book: these, and all messages."""
+        shares = {name: (c.states.get("unproven", 0), c.messages) for name, c in self.products.items()}
+        return {name: (n, of) for name, (n, of) in shares.items() if 2 * n > of}
+
     def _by_product(self, what: str, unit: str) -> str:
         found = {name: getattr(counts, what) for name, counts in self.products.items()}
         text = counted({name: n for name, n in found.items() if n})

@@ -9,6 +9,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+import polars as pl
+
+from cbtools.raw.delays import ReceiveDelay, delays_frame, delays_text, off_text
+
 
 @dataclass(frozen=True)
 class RawReport:
@@ -44,6 +48,11 @@ class RawReport:
         Error frames sent by the server.
     long_numbers : int
         Number texts with more than 15 significant digits, which a double may not keep.
+    receive_delays : dict
+        Product → `cbtools.raw.delays.ReceiveDelay`: by how much capture_time is after server_time.
+    late_trades : dict
+        Product → trades sent more than 5 s after they happened (without snapshots): with the exchange's
+        clock, they have no quote.
     """
 
     segments: tuple[str, ...] = ()
@@ -63,14 +72,35 @@ class RawReport:
     unknown_keys: Mapping[str, int] = field(default_factory=dict)
     errors: int = 0
     long_numbers: int = 0
+    receive_delays: Mapping[str, ReceiveDelay] = field(default_factory=dict)
+    late_trades: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def rejected(self) -> int:
         """Lines not understood."""
         return sum(self.rejects.values())
 
+    def delays(self) -> pl.DataFrame:
+        """Return the receive delays as a frame, one row per product, the worst clock first.
+
+        Returns
+        -------
+        polars.DataFrame
+            product_id, frames; min, median, p99 (Duration); share_negative; clock_is_off: more than 1 % of
+            the delays are negative, or the median exceeds 5 s.
+
+        Examples
+        --------
+        >>> import cbtools as cb
+        >>> delays = cb.inspect_raw(cb.sample_path()).raw.delays()
+        >>> delays.select("product_id", "frames", "share_negative", "clock_is_off").row(0)
+        ('ETH-USD', 3968, 0.0, False)
+        """
+        return delays_frame(self.receive_delays)
+
     def items(self) -> list[tuple[str, str]]:
-        """Give the report as pairs of a label and a text, as it is printed."""
+        """Return the report as pairs of a label and a text, as it is printed."""
+        clock = off_text(self.receive_delays)
         span = (
             ""
             if self.time_span is None
@@ -84,6 +114,9 @@ class RawReport:
             ("gaps", f"{self.gaps:,} ({self.lost_frames:,} frames lost)"),
             ("duplicates", f"{self.duplicates:,} frames, {sum(self.duplicate_trades.values()):,} trades"),
             ("missing trades", counted(self.trade_holes)),
+            ("late trades", counted(self.late_trades)),
+            ("receive delay", delays_text(self.receive_delays)),
+            *([("clock is off", clock)] if clock else []),
             ("rejects", counted(self.rejects)),
             ("unknown keys", counted(self.unknown_keys)),
             ("server errors", f"{self.errors:,}"),

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import polars as pl
 
 from cbtools.errors import ConfigError, SegmentError
+from cbtools.raw.delays import LATE, TABLES, Delays, line_delays
 from cbtools.raw.files import Buffer, Piece, Progress, read_pieces
 from cbtools.raw.piece import Decoded, Decoder, Reject, Wanted, null_where, times
 from cbtools.raw.report import RawReport
@@ -36,6 +37,7 @@ _PIECES: Final = 4
 and smaller ones, what is done for each piece whatever its size is an eighth of the time."""
 
 _KEY: Final = ("product_id", "trade_id")
+_NEVER: Final = int(np.iinfo(np.int64).max)
 
 Span = tuple[str, int, int, int]
 """A product, its least and its greatest trade id, and how many there are."""
@@ -88,7 +90,7 @@ class Reading:
         self._first_connection = 0
         self._seen_trades: list[pl.DataFrame] = []
         self._segment, self._first_line = "", 1
-        self._count = _Counts()
+        self._count = _Counts(delays=wanted.whole)
 
     def __iter__(self) -> Iterator[Batch]:
         decoder = Decoder(self._wanted)
@@ -279,7 +281,8 @@ def _gaps(tracked: Tracked) -> pl.DataFrame:
 class _Counts:
     """The report in the making."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, delays: bool) -> None:
+        self.delays = Delays() if delays else None
         self.segments: list[str] = []
         self.raw_bytes = self.lines = self.frames = 0
         self.rows: dict[str, Counter[str]] = {table: Counter() for table in CHANNELS}
@@ -288,6 +291,7 @@ class _Counts:
         self.gaps = self.lost_frames = self.duplicates = 0
         self.duplicate_trades: Counter[str] = Counter()
         self.trade_holes: Counter[str] = Counter()
+        self.late_trades: Counter[str] = Counter()
         self.rejects: Counter[str] = Counter()
         self.tally = Tally()
         self.trade_ids: dict[str, tuple[int, int, int]] = {}
@@ -298,6 +302,9 @@ class _Counts:
 
     def add_lines(self, decoded: Decoded, tracked: Tracked) -> None:
         lines = decoded.lines
+        if self.delays is not None:
+            self.server_time = lines.server_time
+            self.line_delays = line_delays(lines.server_time, lines.capture_time)
         kept = lines.framed & ~lines.rejected & ~tracked.repeated
         self.raw_bytes += decoded.piece.size
         self.lines += len(lines)
@@ -325,10 +332,25 @@ class _Counts:
 
     def add_rows(self, table: str, frame: pl.DataFrame) -> None:
         counts = self.rows[table]
-        if "product_id" in frame.columns:
+        if self.delays is not None and table in TABLES:
+            if table == "market_trades":
+                self.add_late(frame)
+                if (snapshots := frame["is_snapshot"]).any():  # their frames may be of the trades' times
+                    counts.update(_by_product(frame.filter(snapshots)))
+                    frame = frame.filter(~snapshots)
+            line, product = frame["line"].to_numpy(), frame["product_id"]
+            counts.update(self.delays.add(line, product, self.line_delays))
+        elif "product_id" in frame.columns:
             counts.update(_by_product(frame))
         elif frame.height:
             counts[""] += frame.height
+
+    def add_late(self, trades: pl.DataFrame) -> None:
+        sent = self.server_time[trades["line"].to_numpy()]
+        late = sent - trades["trade_time"].to_physical().fill_null(_NEVER).to_numpy() > LATE
+        if late.any():
+            late &= sent != NO_TIME
+            self.late_trades.update(_by_product(trades.filter(~trades["is_snapshot"] & pl.Series(late))))
 
     def is_above(self, spans: Iterable[Span]) -> bool:
         """Tell whether no product's trade ids reach back to those that it had in this segment."""
@@ -372,6 +394,8 @@ class _Counts:
             unknown_keys=dict(sorted(self.tally.unknown_keys.items())),
             errors=self.rows["errors"].total(),
             long_numbers=self.tally.long_numbers,
+            receive_delays={} if self.delays is None else self.delays.found(),
+            late_trades=dict(sorted(self.late_trades.items())),
         )
 
 

@@ -37,6 +37,7 @@ from cbtools.schema import CHANNELS, schema
 _BEHIND: Final = 3
 """How many batches may wait to be written; a row group of several is encoded at once, in bursts."""
 _COUNTED: Final = frozenset({"product_id"})
+_COUNTED_OF_TRADES: Final = frozenset({"trade_time", "is_snapshot"})
 _WHOLE: Final = ("rejects", "gaps")
 _FEATURED: Final = ("market_trades", "book")
 _MOST_GAPS: Final = 10_000
@@ -92,7 +93,9 @@ class Task:
 
 def columns_counted() -> dict[str, frozenset[str]]:
     """Give, for each channel's table, the columns that its rows are counted by."""
-    return {table: _COUNTED & frozenset(schema(table)) for table in CHANNELS}
+    columns = {table: _COUNTED & frozenset(schema(table)) for table in CHANNELS}
+    columns["market_trades"] |= _COUNTED_OF_TRADES
+    return columns
 
 
 def draft_segment(

@@ -9,7 +9,8 @@ from typing import Any, Final, Literal
 
 import polars as pl
 
-from cbtools.raw.report import as_html, as_text, counted
+from cbtools.raw.delays import DELAYS, ReceiveDelay, delays_frame
+from cbtools.raw.report import as_html, as_text, counted, listed
 from cbtools.run.coverage import HOURS, MINUTES, added, by_hour
 from cbtools.run.draft import Drafted
 from cbtools.schema import TIME, schema
@@ -26,6 +27,7 @@ SEGMENTS: Final = pl.Schema(
     }
 )
 GAPS: Final = pl.Schema({"segment": pl.String(), **schema("gaps")})
+SEGMENT_DELAYS: Final = pl.Schema({"segment": pl.String(), **DELAYS})
 QUARANTINE: Final = pl.Schema({"segment": pl.String(), "reason": pl.String(), "lines": pl.Int64()})
 
 
@@ -50,6 +52,8 @@ class JobReport:
         A row for each product and hour (of server_time, UTC): ``product_id``, ``hour``; ``minutes``, in which
         there are level2 messages; ``messages``; ``ok``, of these, behind which the book is ok (0 where no
         books are rebuilt at each message); ``trades``.
+    delays : polars.DataFrame
+        ``segment`` and the columns of `RawReport.delays`: the receive delays by segment and product.
     seconds : float
         How long the job took.
     done, skipped, failed : int
@@ -61,6 +65,7 @@ class JobReport:
     gaps: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=GAPS))
     quarantine: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=QUARANTINE))
     coverage: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=HOURS))
+    delays: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SEGMENT_DELAYS))
     seconds: float = 0.0
     done: int = 0
     skipped: int = 0
@@ -85,6 +90,7 @@ class JobReport:
             ("quarantine", counted(reasons)),
             ("coverage", self._coverage()),
             ("book ok", f"{ok / messages:.2%} of {messages:,} messages" if messages else "no messages"),
+            *([("clock is off", self.clock)] if self.clock else []),
             ("time", f"{self.seconds:,.2f} s, {self.mb_per_s:,.0f} MB/s"),
         ]
         told = self.segments.filter(pl.col("outcome").is_in(["failed", "skipped"]))
@@ -93,6 +99,15 @@ class JobReport:
         if told.height > 20:
             shown.append(("", f"and {told.height - 20:,} more: see .segments"))
         return shown
+
+    @property
+    def clock(self) -> str:
+        """In how many segments the recorder's clock is off, and of which products; empty if in none."""
+        off = self.delays.filter("clock_is_off")
+        if off.is_empty():
+            return ""
+        n, of = off["segment"].n_unique(), self.delays["segment"].n_unique()
+        return f"in {n:,} of {of:,} segments, {listed(sorted(set(off['product_id'])))}: see .delays"
 
     def _coverage(self) -> str:
         if self.coverage.is_empty():
@@ -122,6 +137,9 @@ class RunLog:
         self._gaps: deque[pl.DataFrame] = deque(maxlen=most)
         self._quarantine: deque[dict[str, Any]] = deque(maxlen=most)
         self._coverage: deque[pl.DataFrame] = deque(maxlen=most)
+        self._delays: deque[tuple[str, Mapping[str, ReceiveDelay]]] = deque(maxlen=most)
+        self.seen: set[str] = set()
+        """The products that had rows."""
         self.outcomes: Counter[str] = Counter()
         self.raw_bytes = self.rows = 0
 
@@ -155,6 +173,8 @@ class RunLog:
         for reason, n in raw.rejects.items():
             self._quarantine.append({"segment": drafted.segment, "reason": reason, "lines": n})
         self._coverage.append(drafted.coverage)
+        self._delays.append((drafted.segment, raw.receive_delays))
+        self.seen |= {product for rows in drafted.rows.values() for product, n in rows.items() if n}
         first, last = raw.time_span or (None, None)
         return {
             "first_time": first,
@@ -171,11 +191,16 @@ class RunLog:
     def report(self, seconds: float) -> JobReport:
         """Give the report so far."""
         minutes = added(self._coverage) if self._coverage else pl.DataFrame(schema=MINUTES)
+        delays = (
+            delays_frame(found).select(pl.lit(segment).alias("segment"), pl.all())
+            for segment, found in self._delays
+        )
         return JobReport(
             segments=pl.DataFrame(list(self._rows), schema=SEGMENTS),
             gaps=pl.concat([pl.DataFrame(schema=GAPS), *self._gaps]),
             quarantine=pl.DataFrame(list(self._quarantine), schema=QUARANTINE),
             coverage=by_hour(minutes),
+            delays=pl.concat([pl.DataFrame(schema=SEGMENT_DELAYS), *delays]),
             seconds=seconds,
             done=self.outcomes["done"],
             skipped=self.outcomes["skipped"],

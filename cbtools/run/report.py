@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from cbtools.book.report import BookReport
 from cbtools.dataset import Written
 from cbtools.raw.report import RawReport, as_html, as_text, counted, listed
+
+_USUAL_AGREEMENT: Final = 0.99
+_WHY_LOW: Final = (
+    "below 99%: a ticker names the best prices at its own instant, level2 those at the end of a batch; "
+    "docs/reports.md explains how to judge this"
+)
 
 
 @dataclass(frozen=True)
@@ -97,8 +104,10 @@ class InspectReport:
     book: BookReport
 
     def items(self) -> list[tuple[str, str]]:
-        """Give the report as pairs of a label and a text, as it is printed."""
-        return [*self.raw.items(), *self.book.items()]
+        """Return the report as pairs of a label and a text, as it is printed."""
+        agreement = self.book.agreement
+        low = agreement is not None and agreement < _USUAL_AGREEMENT
+        return [*self.raw.items(), *self.book.items(), *([("ticker agreement", _WHY_LOW)] if low else [])]
 
     def __str__(self) -> str:
         return as_text(self.items())
