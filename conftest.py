@@ -61,6 +61,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if tier not in ("", "ci", "full"):
         raise pytest.UsageError(f"CBTOOLS_TIER is {tier!r}: unset it; pytest --ci or --full sets it")
     settings.load_profile("full" if tier == "full" else "repeatable")
+    # the sample and most recordings of tests have gaps on purpose; tests of warnings ask for them
+    config.addinivalue_line("filterwarnings", "ignore::cbtools.CbtoolsWarning")
     config.option.nbval_sanitize_with = str(NOTEBOOKS / "nbval.cfg")  # pytest may be called in any folder
     if config.getoption("--record-durations") and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Recorder(), "durations")

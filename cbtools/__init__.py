@@ -1,6 +1,7 @@
 """cbtools: from raw recordings of Coinbase's order book to tables that can be trusted."""
 
 from cbtools.errors import CbtoolsError as CbtoolsError
+from cbtools.errors import CbtoolsWarning as CbtoolsWarning
 from cbtools.errors import ConfigError as ConfigError
 from cbtools.errors import DatasetError as DatasetError
 from cbtools.errors import JobError as JobError

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
@@ -298,7 +299,22 @@ for command in (describe, query, compact, repartition):
 def main() -> None:
     """Run the command line; an error of ours is a message and an exit code, without a traceback."""
     try:
-        sys.exit(app(result_action="return_value") or 0)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show(warnings.showwarning)
+            code = app(result_action="return_value") or 0
     except cb.CbtoolsError as error:
         print(f"cbtools: {error}", file=sys.stderr)
-        sys.exit(_EXIT_CODES.get(type(error), _SOME_FAILED))
+        code = _EXIT_CODES.get(type(error), _SOME_FAILED)
+    sys.exit(code)
+
+
+def _show(others: Callable[..., None]) -> Callable[..., None]:
+    """Show our warnings as lines, without the place in the source; the others as they were."""
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, cb.CbtoolsWarning):
+            print(f"warning: {message}", file=sys.stderr)
+        else:
+            others(message, category, *place, **more)
+
+    return show

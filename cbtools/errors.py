@@ -1,13 +1,21 @@
-"""What raises, and how its message is made.
+"""What raises, what warns, and how its message is made.
 
 Bad data never raises: it becomes rows (rejects, gaps) and counts in a report. What raises is bad use, or a
-file that cannot be worked with at all; the message says what was wrong, where, and what to do.
+file that cannot be worked with at all; the message says what was wrong, where, and what to do. A warning is
+for a result that is not what it looks like, such as a book that was hardly ever verified; its figures are in
+the report, too. A function gives each warning once a call.
 """
 
 from __future__ import annotations
 
 import difflib
+import os
+import sys
+import warnings
 from collections.abc import Iterable
+from typing import Final
+
+_PACKAGE: Final = os.path.dirname(__file__) + os.sep  # noqa: PTH120 (as in the frames' file names)
 
 
 class CbtoolsError(Exception):
@@ -32,6 +40,24 @@ class StateError(CbtoolsError):
 
 class JobError(CbtoolsError):
     """A job that cannot go on: its folder is another's, or its workers are gone."""
+
+
+class CbtoolsWarning(UserWarning):
+    """A result that is not what it looks like: a clock is off, a book not verified, no rows of a product."""
+
+
+def warn(message: str) -> None:
+    """Warn at the line of the caller outside of the package.
+
+    Parameters
+    ----------
+    message : str
+        What is not as it looks, by how much, and what to do.
+    """
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, CbtoolsWarning, stacklevel=level)
 
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> ConfigError:

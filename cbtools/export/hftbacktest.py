@@ -16,7 +16,7 @@ from cbtools.book.rebuild import check_level2
 from cbtools.book.runs import Runs
 from cbtools.book.state import BookState
 from cbtools.durable import replace_file
-from cbtools.errors import ConfigError, DatasetError, unknown_name
+from cbtools.errors import ConfigError, DatasetError, unknown_name, warn
 from cbtools.export.events import Gaps, depth_array, happened_trades, messages_of, shift_of, with_trades
 from cbtools.schema import schema
 
@@ -26,6 +26,8 @@ _TRADES: Final = (
     *("product_id", "trade_id", "price", "size", "aggressor_side", "trade_time", "is_snapshot"),
     *("server_time", "capture_time"),
 )
+_MOST_PAST: Final = 0.1
+"""Snapshots may be this share of the trades without a warning: every connection begins with one."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -128,6 +130,11 @@ def to_hftbacktest(
     HftbacktestFile
         What was written and what was left out.
 
+    Warns
+    -----
+    CbtoolsWarning
+        If more than 10 % of the trades are left out, being of snapshots.
+
     Raises
     ------
     ConfigError
@@ -173,6 +180,7 @@ def to_hftbacktest(
     with replace_file(file) as draft, draft.open("wb") as out:
         np.savez_compressed(out, data=array)
     written = messages.filter("written")
+    _warn_of_past_trades(executed, happened)
     return HftbacktestFile(
         path=file,
         events=len(array),
@@ -184,6 +192,17 @@ def to_hftbacktest(
         past_trades=0 if executed is None or happened is None else executed.height - happened.height,
         shift_ns=shift,
     )
+
+
+def _warn_of_past_trades(executed: pl.DataFrame | None, happened: pl.DataFrame | None) -> None:
+    """Warn if many trades are left out: a few are as usual, since each connection begins with some."""
+    if executed is not None and happened is not None:
+        past = executed.height - happened.height
+        if past > _MOST_PAST * executed.height:
+            warn(
+                f"to_hftbacktest leaves out {past:,} of {executed.height:,} trades: they are of snapshots, "
+                "which happened before they were sent, so that no strategy could have seen them in time"
+            )
 
 
 def _checked_path(path: str | Path) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 
 from cbtools.errors import SegmentError
 from cbtools.raw.stream import CHUNK_BYTES
+from cbtools.run.doubts import warn_of_job
 from cbtools.run.exactly_once import begun_job
 from cbtools.run.folders import checksum
 from cbtools.run.job_report import JobReport, Outcome, RunLog
@@ -116,6 +117,12 @@ def run_job(
     SegmentError, StateError
         With ``strict``, at the first bad segment.
 
+    Warns
+    -----
+    CbtoolsWarning
+        Once for all segments: if a recorder's clock was off in any, or if no segment has rows of a product
+        that was asked for.
+
     Examples
     --------
     >>> import tempfile
@@ -153,7 +160,9 @@ def run_job(
                 bar.begin(waiting)
                 for _ in job.work(waiting):
                     pass
-    return log.report(time.perf_counter() - started)
+    report = log.report(time.perf_counter() - started)
+    warn_of_job(report.clock, set(products or ()) - log.seen if report.done else ())
+    return report
 
 
 def _look(options: Options, log: RunLog, bar: _Bar) -> None:

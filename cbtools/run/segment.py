@@ -14,9 +14,11 @@ from cbtools.book.tickers import BOOK, TICKER, Agreement
 from cbtools.errors import ConfigError, DatasetError, SegmentError
 from cbtools.raw.files import Source, find_segments, segment_name
 from cbtools.raw.piece import Wanted
+from cbtools.raw.report import listed
 from cbtools.raw.scan import check_products
 from cbtools.raw.stream import CHUNK_BYTES, Reading, check_chunk
 from cbtools.run.config import read_config
+from cbtools.run.doubts import warn_of_books, warn_of_clock, warn_of_no_rows
 from cbtools.run.draft import Task, columns_counted, draft_segment
 from cbtools.run.report import InspectReport, SegmentReport
 from cbtools.run.states import KEEP_STATES, Found, check_keep, find_state
@@ -94,6 +96,12 @@ def run_segment(
     DatasetError
         If ``out`` cannot be written to, or holds the table partitioned by other columns.
 
+    Warns
+    -----
+    CbtoolsWarning
+        If the recorder's clock is off (see `RawReport.delays`), more than half of the messages of a product
+        left its book unproven, or there are no rows of a product or table that was asked for by name.
+
     Examples
     --------
     >>> import tempfile
@@ -127,6 +135,9 @@ def run_segment(
         raise DatasetError(f"cannot write to {root}: {error.strerror or error}") from error
     finally:
         drafted.drop()  # of what is published nothing is left to drop
+    warn_of_no_rows(drafted.rows, task.products or (), _asked(channel_config), name)
+    warn_of_clock(drafted.raw.receive_delays, name)
+    warn_of_books(drafted.book, name)
     return SegmentReport(
         segment=name,
         raw=drafted.raw,
@@ -164,6 +175,12 @@ def inspect_raw(source: Source, *, progress: bool = False, chunk_bytes: int = CH
     SegmentError
         If the source names no file, or a file cannot be read.
 
+    Warns
+    -----
+    CbtoolsWarning
+        If the recorder's clock is off (see `RawReport.delays`), or more than half of the messages of a
+        product left its book unproven.
+
     Examples
     --------
     >>> import cbtools as cb
@@ -180,7 +197,16 @@ def inspect_raw(source: Source, *, progress: bool = False, chunk_bytes: int = CH
         follower, agreement = Follower(reading, BookOptions(depth=1), columns=BOOK), Agreement()
         for batch in reading:
             agreement.add(follower(batch.tables.get("level2")), batch.tables.get("ticker"))
-    return InspectReport(reading.report, follower.report(agreement.found()))
+    report = InspectReport(reading.report, follower.report(agreement.found()))
+    where = listed(report.raw.segments)
+    warn_of_clock(report.raw.receive_delays, where)
+    warn_of_books(report.book, where)
+    return report
+
+
+def _asked(channel_config: Mapping[str, Mapping[str, Any]] | None) -> list[str]:
+    """Return the tables that were asked for by name; that there are no errors is as it should be."""
+    return [table for table in channel_config or {} if table != "errors"]
 
 
 class _ProgressBar:

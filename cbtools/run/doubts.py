@@ -1,0 +1,58 @@
+"""What a run warns of: a clock that is off, books that were hardly ever verified, and no rows at all."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from cbtools.book.report import BookReport
+from cbtools.errors import warn
+from cbtools.raw.delays import ReceiveDelay, off_text
+from cbtools.raw.report import listed
+
+Rows = Mapping[str, Mapping[str, int]]
+"""Table → product → rows."""
+
+
+def warn_of_clock(delays: Mapping[str, ReceiveDelay], where: str) -> None:
+    """Warn if the recorder's clock must be off."""
+    wrong = off_text(delays)
+    if wrong:
+        warn(
+            f"{where}: the recorder's clock is off: {wrong}. By capture_time, rows are shifted against the "
+            "exchange's times; synchronize the recorder's clock (NTP)"
+        )
+
+
+def warn_of_books(book: BookReport | None, where: str) -> None:
+    """Warn of products whose book was not verified at most of their messages."""
+    found = {} if book is None else book.unverified()
+    if found:
+        shares = sorted(((n / of, name, of) for name, (n, of) in found.items()), reverse=True)
+        shown = listed(f"{name} ({share:.0%} of {of:,})" for share, name, of in shares)
+        warn(
+            f"{where}: at most messages, the book was not verified (book_state unproven): {shown}. Frames "
+            "are missing, or no snapshot came. Filter by book_state, or start from the state before it"
+        )
+
+
+def warn_of_no_rows(rows: Rows, products: Collection[str], tables: Collection[str], where: str) -> None:
+    """Warn of products that were asked for and have no rows in any table; or else of tables without rows."""
+    found = [(table, product) for table, of in rows.items() for product, n in of.items() if n]
+    missing = sorted(set(products) - {product for _, product in found})
+    empty = [table for table in tables if table not in {table for table, _ in found}]
+    if missing:
+        _warn_of_no_product(missing, where)
+    elif empty:
+        warn(f"{where}: no rows of {listed(empty)}: was the channel recorded, and of these products?")
+
+
+def warn_of_job(clock: str, missing: Collection[str]) -> None:
+    """Warn once of all segments of a job: of clocks that are off, and of products without rows."""
+    if clock:
+        warn(f"the recorder's clock is off {clock}. Synchronize it (NTP); by capture_time, rows are shifted")
+    if missing:
+        _warn_of_no_product(sorted(missing), "all segments that were run")
+
+
+def _warn_of_no_product(products: list[str], where: str) -> None:
+    warn(f"{where}: no rows of {listed(products)}: is the name right (as BTC-USD), and was it recorded?")
