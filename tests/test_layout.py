@@ -24,6 +24,7 @@ ORDER = [
         "_kernels",
         "__init__",
         "decode",
+        "frames",
         "book",
         "levels",
         "flow",

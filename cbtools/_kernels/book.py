@@ -18,7 +18,6 @@ import numpy.typing as npt
 from cbtools._kernels import inner, kernel
 
 U8 = npt.NDArray[np.uint8]
-I32 = npt.NDArray[np.int32]
 U32 = npt.NDArray[np.uint32]
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
@@ -64,23 +63,6 @@ _DE_BRUIJN = np.uint64(0x03F79D71B4CB0A89)
 _BIT = np.argsort([(0x03F79D71B4CB0A89 << bit) % 2**64 >> 58 for bit in range(64)])
 _UNTOUCHED = -1.0  # size of a side at a price where, without a book, it was never touched
 _MISSING = np.nan
-
-
-@kernel
-def mark_frames(
-    line: I64, number: I64, connection: I32, server: I64, capture: I64, starts: npt.NDArray[np.bool_]
-) -> None:
-    """Mark the rows in which a frame begins: the first, and where any of these is not as before."""
-    for i in range(len(line)):
-        k = max(i - 1, 0)
-        starts[i] = (
-            i == 0
-            or line[i] != line[k]
-            or number[i] != number[k]
-            or connection[i] != connection[k]
-            or server[i] != server[k]
-            or capture[i] != capture[k]
-        )
 
 
 @inner

@@ -157,7 +157,7 @@ def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def _starts(numbers: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.bool_]:
     """Tell in which rows a frame begins."""
-    from cbtools._kernels.book import mark_frames
+    from cbtools._kernels.frames import mark_frames
 
     starts = np.empty(len(numbers["line"]), np.bool_)
     mark_frames(

@@ -8,7 +8,7 @@ import polars as pl
 
 from cbtools.book.messages import OF_CHANGE, RUN
 from cbtools.errors import ConfigError, StateError, unknown_name
-from cbtools.schema import TIME
+from cbtools.schema import TIME, schema
 
 Gaps = Literal["drop", "raise", "ignore"]
 
@@ -66,3 +66,23 @@ class Proven:
         return rows.filter(proven | pl.col("before")).with_columns(
             *change, is_snapshot=pl.col("is_snapshot") | ~proven
         )
+
+
+def markers_as_changes(level2: pl.DataFrame) -> pl.DataFrame:
+    """Write empty snapshots in the manner of Tardis, and leave out the breaks, for which it has nothing.
+
+    A reader of its files discards its book at a snapshot that follows a change. So each is a change and a
+    snapshot, both a deletion of a level that is not there.
+    """
+    marker = pl.all_horizontal(pl.col(name).is_null() for name in OF_CHANGE)
+    rows = level2.with_row_index().filter(pl.col("is_snapshot") | ~marker)
+    changes = rows.filter(marker).with_columns(is_snapshot=False)
+    return (
+        pl.concat([changes, rows])
+        .sort("index", maintain_order=True)
+        .drop("index")
+        .with_columns(
+            pl.when(marker).then(pl.lit(value).cast(schema("level2")[name])).otherwise(name).alias(name)
+            for name, value in zip(OF_CHANGE, ("bid", 0.0, 0.0), strict=True)
+        )
+    )

@@ -11,10 +11,10 @@ from typing import Any, Final
 
 import polars as pl
 
-from cbtools.book.messages import OF_CHANGE, RUN
+from cbtools.book.messages import RUN
 from cbtools.durable import replace_file
 from cbtools.errors import ConfigError, DatasetError
-from cbtools.export.gaps import Gaps, Proven, check_columns, check_gaps
+from cbtools.export.gaps import Gaps, Proven, check_columns, check_gaps, markers_as_changes
 from cbtools.lazy import Step, source, stateful
 from cbtools.schema import SIDE, TRADE_SIDE, schema
 
@@ -125,7 +125,7 @@ def to_tardis(
             if only_proven is not None:
                 batch = only_proven(batch)
             if table == "level2" and batch["side"].null_count():
-                batch = _emptied(batch)
+                batch = markers_as_changes(batch)
             return _to_csv(batch, table, exchange)
 
         return needed, step
@@ -151,26 +151,6 @@ def _table_of(frame: object) -> str:
             f"the frame is neither level2 nor market_trades: its columns are {', '.join(found) or 'none'}"
         )
     raise ConfigError(f"frame must be a Polars frame, e.g. cb.scan_raw(path, 'level2'), not {frame!r}")
-
-
-def _emptied(level2: pl.DataFrame) -> pl.DataFrame:
-    """Write empty snapshots as the format has them, and leave out the breaks, for which it has nothing.
-
-    A reader of the format discards its book at a snapshot that follows a change. So each is a change and a
-    snapshot, both a deletion of a level that is not there.
-    """
-    marker = pl.all_horizontal(pl.col(name).is_null() for name in OF_CHANGE)
-    rows = level2.with_row_index().filter(pl.col("is_snapshot") | ~marker)
-    changes = rows.filter(marker).with_columns(is_snapshot=False)
-    return (
-        pl.concat([changes, rows])
-        .sort("index", maintain_order=True)
-        .drop("index")
-        .with_columns(
-            pl.when(marker).then(pl.lit(value).cast(schema("level2")[name])).otherwise(name).alias(name)
-            for name, value in zip(OF_CHANGE, ("bid", 0.0, 0.0), strict=True)
-        )
-    )
 
 
 def _to_csv(rows: pl.DataFrame, table: str, exchange: str) -> pl.DataFrame:

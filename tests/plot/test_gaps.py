@@ -25,7 +25,7 @@ def gaps_frame(*rows: tuple[float | None, int, int, list[str]]) -> pl.DataFrame:
     """Make rows of minute, expected, got and products."""
     return pl.DataFrame(
         [
-            (1, expected, got, None if minute is None else at(minute), line, products)
+            (None, 1, expected, got, None if minute is None else at(minute), line, products)
             for line, (minute, expected, got, products) in enumerate(rows)
         ],
         schema=schema("gaps"),
