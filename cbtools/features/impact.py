@@ -139,7 +139,8 @@ def _flows(trades: pl.DataFrame, span: int) -> pl.DataFrame:
     side = np.where((keyed["aggressor_side"] == "buy").to_numpy(), 1.0, -1.0)
     size = keyed["size"].to_numpy()
     value = keyed["price"].to_numpy() * size
-    summed = (side * size, side * np.sqrt(value), value, np.ones(len(size)))
+    with np.errstate(invalid="ignore"):  # of a price below 0 there is no root
+        summed = (side * size, side * np.sqrt(value), value, np.ones(len(size)))
     keys = keyed.select("product_id", "interval_end")
     first = keys.select(pl.struct(pl.all()).ne_missing(pl.struct(pl.all()).shift())).to_series()
     starts = first.arg_true().to_numpy()
@@ -151,7 +152,7 @@ def _flows(trades: pl.DataFrame, span: int) -> pl.DataFrame:
 
 def _laid(mids: pl.DataFrame, flows: pl.DataFrame) -> pl.DataFrame:
     both = mids.join(flows, on=("product_id", "interval_end"), how="left", maintain_order="left")
-    known = both.with_columns(pl.col(*_FLOWS).fill_null(0.0)).cast({"n_trades": pl.Int64()})
+    known = both.with_columns(pl.col(*_FLOWS).fill_null(0.0).fill_nan(None)).cast({"n_trades": pl.Int64()})
     return known.sort("interval_end", "product_id").select(*INTERVALS)
 
 

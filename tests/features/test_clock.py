@@ -31,7 +31,7 @@ PRODUCTS = ("A-USD", "B-USD")
 WINDOWS = ["vwap_1s", "trade_count_300ms", "volume_2s", "trade_imbalance_1s"]
 
 dices = st.builds(random.Random, st.integers(0, 2**32 - 1))
-some = tiers.examples(10, full=100)
+some = tiers.examples(5, full=60)
 each_clock = pytest.mark.parametrize("clock", CLOCKS)
 
 
@@ -78,11 +78,12 @@ def mids(trades: Sequence[Row], book: Sequence[Row], **options: Any) -> list[flo
 def stream(dice: random.Random, length: int, *, steps: bool) -> list[tuple[str, Row]]:
     """Draw book rows and trades in the order of receipt: the latter happened up to 250 ms before, and more.
 
-    With ``steps`` the local clock steps back now and then, and the server's, too; times are missing.
+    With ``steps`` the local clock steps back now and then, and the server's, too; times are missing, and
+    several messages are received at one time.
     """
     made, now, off = [], 0.0, 0.0
     for _ in range(length):
-        now += dice.choice([0.0, 0.001, 0.05, 0.05, 0.25, 3.0])
+        now += dice.choice([0.0 if steps else 0.002, 0.001, 0.05, 0.05, 0.25, 3.0])
         off -= dice.choice([0.0] * 20 + [0.3, 2.0]) if steps else 0.0
         back = dice.choice([0.0] * 9 + [0.2, 4.0]) if steps else 0.0
         told = sent(now - back, now + 0.02 + off)
