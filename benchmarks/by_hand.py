@@ -25,7 +25,6 @@ LEVELS = range(1, DEPTH + 1)
 SIDES = ("bid", "ask")
 SHOWN = [f"{side}_{what}_{k}" for side in SIDES for what in ("price", "size") for k in LEVELS]
 FRAME = ("server_time", "capture_time", "sequence_num", "connection", "line")
-QUOTE = ("best_bid", "best_bid_size", "best_ask", "best_ask_size", "mid")
 
 # --- raw to tables
 
@@ -360,33 +359,11 @@ def book_features(book: pl.DataFrame) -> pl.DataFrame:
     return made.select(*book.columns, "mid", *of_row, *of_change)
 
 
-def trade_features(trades: pl.DataFrame, book: pl.DataFrame) -> pl.DataFrame:
-    """Add the quote that prevailed when a trade was received, and what it was worth and paid."""
-    is_ok = pl.col("book_state") == "ok"
-    best = {"best_bid": _price("bid"), "best_bid_size": _size("bid")}
-    best |= {"best_ask": _price("ask"), "best_ask_size": _size("ask")}
-    quotes = book.lazy().filter(pl.col("book_state").is_in(["ok", "unproven"]))
-    quotes = quotes.with_columns(pl.when(is_ok).then(level).alias(name) for name, level in best.items())
+def trade_features(trades: pl.DataFrame) -> pl.DataFrame:
+    """Add what a trade was worth, and its size with the aggressor's sign."""
     sign = pl.when(pl.col("aggressor_side") == "buy").then(1.0).otherwise(-1.0)
-    return (
-        trades.lazy()
-        .join_asof(
-            quotes.select("product_id", "line", *best),
-            on="line",
-            by="product_id",
-            strategy="backward",
-            check_sortedness=False,  # of both it is: they come in the order of the lines
-        )
-        .with_columns(pl.when(~pl.col("is_snapshot")).then(pl.col(name)).alias(name) for name in best)
-        .with_columns(mid=(pl.col("best_bid") + pl.col("best_ask")) / 2)
-        .select(
-            *trades.columns,
-            (pl.col("price") * pl.col("size")).alias("notional"),
-            (sign * pl.col("size")).alias("signed_size"),
-            *QUOTE,
-            (2e4 * sign * (pl.col("price") - pl.col("mid")) / pl.col("mid")).alias("effective_spread_bps"),
-        )
-        .collect()
+    return trades.with_columns(
+        (pl.col("price") * pl.col("size")).alias("notional"), (sign * pl.col("size")).alias("signed_size")
     )
 
 
@@ -414,7 +391,7 @@ def convert(path: Path, root: Path, kind: type[Book] = Book) -> None:
     book = book_of(level2, kind)
     tables = {
         "level2": (level2, ["product_id", "date"]),
-        "market_trades": (trade_features(trades, book), ["product_id", "date"]),
+        "market_trades": (trade_features(trades), ["product_id", "date"]),
         "ticker": (ticker, ["date", "hour"]),
         "book": (book_features(book), ["product_id", "date"]),
     }
@@ -428,9 +405,9 @@ def convert(path: Path, root: Path, kind: type[Book] = Book) -> None:
 def compare(ours: Path, theirs: Path) -> dict[str, tuple[int, int, int]]:
     """Check that both roots hold the same rows; give each table's rows, and columns exact and close.
 
-    To the last digit: all columns of level2, ticker and market_trades but its effective spread; of the book
-    what tells of the frame, the prices and sizes of all levels, the numbers of levels, and its state. Within
-    1e-9, relative or absolute: features, which sum in another order.
+    To the last digit: all columns of level2, ticker and market_trades; of the book what tells of the frame,
+    the prices and sizes of all levels, the numbers of levels, and its state. Within 1e-9, relative or
+    absolute: features of the book, which sum in another order.
     """
     found = {}
     for table in ("level2", "market_trades", "ticker", "book"):
@@ -446,8 +423,6 @@ def compare(ours: Path, theirs: Path) -> dict[str, tuple[int, int, int]]:
 
 
 def _close(table: str, columns: list[str]) -> list[str]:
-    if table == "market_trades":
-        return ["effective_spread_bps"]
     if table == "book":
         return columns[columns.index("mid") : columns.index("log_return") + 1]
     return []

@@ -29,6 +29,7 @@ ORDER = [
         "levels",
         "flow",
         "windows",
+        "quotes",
         "clocks",
         "bars",
         "toxicity",
@@ -96,7 +97,7 @@ ORDER = [
     ),
     *_package(
         "features",
-        *("catalogue", "links", "view", "windows", "stage", "define"),
+        *("catalogue", "clock", "links", "view", "windows", "stage", "define"),
         *("touch", "depth", "flow", "volatility", "clocks", "trades", "quotes", "trades_at", "impact"),
         *("open_bars", "bars", "toxicity", "level_flow", "integrated", "labels", "regression"),
         *("listing", "add", "__init__"),
