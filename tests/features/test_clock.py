@@ -187,7 +187,7 @@ def test_no_quote_depends_on_what_was_received_after_the_trade(clock, dice):
 
 
 def test_a_server_s_clock_that_is_off_does_not_make_the_search_slow():
-    """Each row of the book is looked at once, and each trade by halves: 200,000 of each in no time.
+    """Each row of the book is looked at once, and the quote of each trade is found by halves.
 
     The server's clock is ahead of the trades' by a day, so that no row was ever sent by then; and it steps
     back all the time, so that each row hides the one before it.
