@@ -22,7 +22,7 @@ from cbtools import schema
 
 SHARED = Path(__file__).parents[2] / "shared" / "cases"
 OK, UNPROVEN = "ok", "unproven"
-RUN = {table: {} for table in ("level2", "market_trades", "ticker")}
+CONFIG = {table: {} for table in schema.CHANNELS}
 
 
 @dataclass(frozen=True)
@@ -406,17 +406,19 @@ def test_what_a_run_writes(tmp_path, case):
     cut = laws.write_segments(parts, tmp_path / "cut")
     for out, paths in ((tmp_path / "whole", [path]), (tmp_path / "parts", cut)):
         for one in paths:
-            cb.run_segment(one, out, channel_config=RUN)
-        for table in [*RUN, "book"]:
-            expected = book if table == "book" else getattr(raw, table)
+            cb.run_segment(one, out, channel_config=CONFIG)
+        for table in [*CONFIG, "book"]:
+            expected = (book if table == "book" else getattr(raw, table)).drop("line")
             if expected.is_empty():
                 continue
-            written = cb.scan_dataset(out, table).collect()
-            assert written["stream"].dtype == schema.schema(table)["stream"]
+            written = cb.scan_dataset(out, table).select(expected.columns).collect()
+            assert written["stream"].dtype == pl.String
             assert written["stream"].null_count() == written.height
-            for (product_id,), rows in expected.group_by("product_id"):
-                got = written.filter(pl.col("product_id") == product_id).select(expected.columns)
-                laws.assert_same(got.drop("line"), rows.drop("line"), f"{table} of {product_id}")
+            if "product_id" in expected.columns:  # a dataset's parts are not in one order
+                expected, written = (
+                    frame.sort("product_id", maintain_order=True) for frame in (expected, written)
+                )
+            laws.assert_same(written, expected, table)
 
 
 # --- the inputs of the issue

