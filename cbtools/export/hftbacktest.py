@@ -26,7 +26,7 @@ _TRADES: Final = (
     *("product_id", "trade_id", "price", "size", "aggressor_side", "trade_time", "is_snapshot"),
     *("server_time", "capture_time"),
 )
-_MOST_PAST: Final = 0.1
+_MOST_PAST: Final = 0.25
 """Snapshots may be this share of the trades without a warning: every connection begins with one."""
 
 
@@ -133,7 +133,7 @@ def to_hftbacktest(
     Warns
     -----
     CbtoolsWarning
-        If more than 10 % of the trades are left out, being of snapshots.
+        If more than a quarter of the trades are left out, being of snapshots.
 
     Raises
     ------

@@ -15,8 +15,13 @@ from cbtools.spans import about
 
 I64 = npt.NDArray[np.int64]
 
-TABLES: Final = ("level2", "market_trades", "ticker")
-"""A frame counts once for each product and each of these tables that it has rows of."""
+_PRODUCT: Final = frozenset({"product_id"})
+COUNTED: Final = {
+    "level2": _PRODUCT,
+    "market_trades": _PRODUCT | {"trade_time", "is_snapshot"},
+    "ticker": _PRODUCT,
+}
+"""A frame counts once for each product and each of these tables that it has rows of; by these columns."""
 
 MOST_NEGATIVE: Final = 0.01
 """A clock is off if more of a product's delays are below zero: nothing arrives before it is sent."""

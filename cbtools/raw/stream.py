@@ -19,7 +19,7 @@ import numpy.typing as npt
 import polars as pl
 
 from cbtools.errors import ConfigError, SegmentError
-from cbtools.raw.delays import LATE, TABLES, Delays, line_delays
+from cbtools.raw.delays import COUNTED, LATE, Delays, line_delays
 from cbtools.raw.files import Buffer, Piece, Progress, read_pieces
 from cbtools.raw.piece import Decoded, Decoder, Reject, Wanted, null_where, times
 from cbtools.raw.report import RawReport
@@ -80,6 +80,8 @@ class Reading:
             columns["market_trades"] |= set(_KEY)
         if "unbroken_since" in columns.get("level2", ()):
             columns["level2"] |= {"product_id"}
+        if wanted.whole:  # delays are counted
+            columns |= {table: columns[table] | COUNTED[table] for table in COUNTED if table in columns}
         self._asked = wanted.columns
         self._wanted = Wanted(columns, wanted.products, wanted.whole)
         self._paths, self._progress, self._strict = paths, progress, strict
@@ -332,7 +334,7 @@ class _Counts:
 
     def add_rows(self, table: str, frame: pl.DataFrame) -> None:
         counts = self.rows[table]
-        if self.delays is not None and table in TABLES:
+        if self.delays is not None and table in COUNTED:
             if table == "market_trades":
                 self.add_late(frame)
                 if (snapshots := frame["is_snapshot"]).any():  # their frames may be of the trades' times

@@ -37,7 +37,6 @@ from cbtools.schema import CHANNELS, schema
 _BEHIND: Final = 3
 """How many batches may wait to be written; a row group of several is encoded at once, in bursts."""
 _COUNTED: Final = frozenset({"product_id"})
-_COUNTED_OF_TRADES: Final = frozenset({"trade_time", "is_snapshot"})
 _WHOLE: Final = ("rejects", "gaps")
 _FEATURED: Final = ("market_trades", "book")
 _MOST_GAPS: Final = 10_000
@@ -93,9 +92,7 @@ class Task:
 
 def columns_counted() -> dict[str, frozenset[str]]:
     """Give, for each channel's table, the columns that its rows are counted by."""
-    columns = {table: _COUNTED & frozenset(schema(table)) for table in CHANNELS}
-    columns["market_trades"] |= _COUNTED_OF_TRADES
-    return columns
+    return {table: _COUNTED & frozenset(schema(table)) for table in CHANNELS}
 
 
 def draft_segment(
