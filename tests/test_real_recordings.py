@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import laws
+import polars as pl
 import pytest
 
 import cbtools as cb
@@ -118,3 +119,31 @@ def test_full_book(tmp_path):
     assert (asks["price"].min(), asks["price"].max()) == (64934.09, 138991023.41)
     assert raw.level2["size"].min() == 1e-8
     laws.scan_is_read(FULL_BOOK, tmp_path, raw)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (BTCUSDT, r"100\.00% of the frames of BTC-USDT .* the median delay is -1\.27 s"),
+        ([EXCHANGE], r"96\.20% of the frames of NU-GBP \(and of 9 more\) .* is -13\.3 ms"),
+    ],
+    ids=["btcusdt", "exchange"],
+)
+def test_a_clock_that_is_off_is_warned_of(source, said):
+    with pytest.warns(cb.CbtoolsWarning, match=said):
+        report = cb.inspect_raw(source)
+    tables, delay = cb.read_raw(source), pl.col("capture_time") - pl.col("server_time")
+    rows = [
+        frame.select("product_id", delay.alias("min")).drop_nulls()
+        for frame in (tables.level2, tables.market_trades.filter(~pl.col("is_snapshot")), tables.ticker)
+    ]
+    least = pl.concat(rows).group_by("product_id").min().sort("product_id")
+    assert report.raw.delays().sort("product_id").select("product_id", "min").equals(least)
+    assert report.raw.late_trades == {}
+
+
+def test_right_clocks_and_tickers_of_another_instant():
+    report = cb.inspect_raw(ADVANCED)
+    assert not any(delay.is_off for delay in report.raw.receive_delays.values())
+    assert report.book.agreement == 100 / 107
+    assert "ticker agreement" in dict(report.items())
