@@ -24,7 +24,8 @@ DEPTH = 10
 LEVELS = range(1, DEPTH + 1)
 SIDES = ("bid", "ask")
 SHOWN = [f"{side}_{what}_{k}" for side in SIDES for what in ("price", "size") for k in LEVELS]
-FRAME = ("server_time", "capture_time", "sequence_num", "connection", "line")
+CHANGE = ("side", "price", "size", "event_time")
+FRAME = ("server_time", "capture_time", "sequence_num", "stream", "connection", "line")
 
 # --- raw to tables
 
@@ -81,10 +82,12 @@ def read(path: Path) -> pl.DataFrame:
         .rename({"timestamp": "server_time", "capture_ts": "capture_time"})
         .with_columns(
             line=pl.col("line").cast(pl.Int64),
+            stream=pl.lit(None, pl.String),
             connection=(1 + (number < number.shift()).fill_null(value=False).cum_sum()).cast(pl.Int32),
             unbroken_since=pl.when((number != number.shift() + 1).fill_null(value=True))
             .then("capture_time")
             .forward_fill(),
+            breaks=(number != number.shift() + 1).fill_null(value=False),
         )
         .explode("events")
         .unnest("events")
@@ -94,6 +97,24 @@ def read(path: Path) -> pl.DataFrame:
 
 
 def level2_of(events: pl.DataFrame) -> pl.DataFrame:
+    changes = changes_of(events)
+    return pl.concat([*markers_of(events, changes), changes]).sort("line", maintain_order=True)
+
+
+def markers_of(events: pl.DataFrame, changes: pl.DataFrame) -> list[pl.DataFrame]:
+    """Make the rows for breaks: one for each product that had changes since the break before."""
+    begin, made = 0, []
+    for line in events.filter("breaks")["line"].unique().sort():
+        before = changes.filter(pl.col("line").is_between(begin, line, closed="left"))
+        frame = events.filter(line=line).head(1).select(*FRAME, "unbroken_since")
+        products = before.select(pl.col("product_id").unique().sort(), is_snapshot=False)
+        made.append(products.join(frame, how="cross"))
+        begin = line
+    nulls = {name: pl.lit(None, dtype) for name, dtype in changes.schema.items() if name in CHANGE}
+    return [rows.with_columns(**nulls).select(changes.columns) for rows in made]
+
+
+def changes_of(events: pl.DataFrame) -> pl.DataFrame:
     updates = events.lazy().filter(pl.col("channel") == "l2_data").explode("updates").unnest("updates")
     return updates.select(
         "product_id",
@@ -196,8 +217,13 @@ def book_of(level2: pl.DataFrame, kind: type[Book] = Book) -> pl.DataFrame:
     """Give the book after each message, and whether it is proven: not from a gap to the next snapshot."""
     head = ["product_id", *FRAME]
     told = [*head, "is_snapshot", "unbroken_since"]
-    messages = level2.group_by(told, maintain_order=True).agg(pl.col("side") == "bid", "price", "size")
-    times = pl.col("server_time", "capture_time", "unbroken_since").to_physical()  # no Python objects of them
+    alone = pl.len().over("product_id", "line") == 1  # a break that a message shows needs no row of its own
+    messages = (
+        level2.filter(pl.col("side").is_not_null() | alone)
+        .group_by(told, maintain_order=True)
+        .agg(pl.col("side") == "bid", "price", "size")
+    )
+    times = pl.col("server_time", "capture_time", "unbroken_since").to_physical()  # no Python objects
     books: dict[str, Book] = {}
     rows = []
     for row in messages.with_columns(times).iter_rows():
@@ -211,7 +237,11 @@ def book_of(level2: pl.DataFrame, kind: type[Book] = Book) -> pl.DataFrame:
         elif product not in books:
             continue
         book = books[product]
-        book.change(are_bids, prices, sizes)
+        if are_bids == [None]:
+            if not book.run:
+                continue
+        else:
+            book.change(are_bids, prices, sizes)
         if run != book.run:
             book.run = None  # and so until the next snapshot
         bids, asks = book.best()

@@ -162,7 +162,7 @@ def book(
             ladder.since = now + number  # no two snapshots are named alike
             ladder.fill()
         times = _times(dice, received, faults, no_clock=fault == "no clock")
-        told = {"sequence_num": number, "connection": connection, "line": number + 1}
+        told = {"sequence_num": number, "stream": None, "connection": connection, "line": number + 1}
         made.append({"product_id": product_id, **times, **told, **ladder.row()})
     return made
 
@@ -232,7 +232,7 @@ class _Tape:
             {"product_id": product_id, "trade_id": number, "price": price, "size": size}
             | {"maker_side": maker_side, "aggressor_side": taker, "trade_time": engine}
             | {"is_snapshot": is_snapshot, **times, "sequence_num": len(self.rows)}
-            | {"connection": self.connection, "line": len(self.rows) + 1}
+            | {"stream": None, "connection": self.connection, "line": len(self.rows) + 1}
         )
 
 

@@ -35,7 +35,8 @@ class BookCounts:
     absent_deletes : int
         Deletes of a level that was not there.
     breaks : int
-        How often the product's messages went on behind missing frames or on another connection.
+        How often the book ceased to be proven: frames are missing, or the connection is another one. Further
+        breaks before the next snapshot do not count.
     tickers, agreeing : dict
         book_state → tickers that name a best bid and ask while the book was so; and those of them that name
         the best prices of the book as it was at that sequence_num.

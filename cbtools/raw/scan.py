@@ -187,7 +187,7 @@ def read_raw(
     >>> import cbtools as cb
     >>> tables = cb.read_raw(cb.sample_path())
     >>> tables.gaps.columns
-    ['connection', 'expected', 'got', 'capture_time', 'line', 'products']
+    ['stream', 'connection', 'expected', 'got', 'capture_time', 'line', 'products']
     """
     wanted = Wanted({table: frozenset(_with_segment(table, segment)) for table in RAW}, whole=True)
     reading = Reading(

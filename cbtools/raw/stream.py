@@ -131,8 +131,13 @@ class Reading:
         if not self._first_connection and decoded.lines.framed.any():
             self._first_connection = int(tracked.connection[np.argmax(decoded.lines.framed)])
         self._count.add_lines(decoded, tracked)
-        found = self._with_breaks(decoded, tracked)
-        tables = {table: self._finish(table, frame, tracked) for table, frame in found.items()}
+        found, breaks = decoded.tables, self._breaks(decoded, tracked)
+        if breaks is not None and "level2" not in found:
+            found = {**found, "level2": breaks.clear()}
+        tables = {
+            table: self._finish(table, frame, tracked, breaks if table == "level2" else None)
+            for table, frame in found.items()
+        }
         if "gaps" in self._asked and tracked.gaps:
             tables["gaps"] = _gaps(tracked)
         if "rejects" in self._asked and decoded.rejects:
@@ -157,22 +162,21 @@ class Reading:
             f"{reject.reason}; without strict=True the line would go to quarantine"
         )
 
-    def _with_breaks(self, decoded: Decoded, tracked: Tracked) -> dict[str, pl.DataFrame]:
-        """Return the tables with the markers of breaks in level2, each before the changes of its line."""
-        tables, products = decoded.tables, self._wanted.products
-        markers = tracked.markers
+    def _breaks(self, decoded: Decoded, tracked: Tracked) -> pl.DataFrame | None:
+        """Return the markers of breaks, if there are any and they are asked for."""
+        markers, products = tracked.markers, self._wanted.products
         if products is not None:
             wanted = frozenset(products)
             markers = [marker for marker in markers if marker[1] in wanted]
         if not markers or "level2" not in self._wanted.columns:
-            return tables
-        rows = [_breaks(decoded.lines, markers, self._wanted.columns["level2"])]
-        if "level2" in tables:
-            rows.append(tables["level2"].select(rows[0].columns))
-        self._count.add_markers(marker[1] for marker in markers)
-        return {**tables, "level2": pl.concat(rows).sort("line", maintain_order=True)}
+            return None
+        self._count.markers.update(marker[1] for marker in markers)
+        return _breaks(decoded.lines, markers, self._wanted.columns["level2"])
 
-    def _finish(self, table: str, frame: pl.DataFrame, tracked: Tracked) -> pl.DataFrame:
+    def _finish(
+        self, table: str, frame: pl.DataFrame, tracked: Tracked, breaks: pl.DataFrame | None = None
+    ) -> pl.DataFrame:
+        """Return a table's rows with the columns that only the stream can tell, and count them."""
         asked = self._asked[table]
         line = frame["line"].to_numpy()
         if tracked.repeated.any():
@@ -182,6 +186,9 @@ class Reading:
             frame = self._first_seen(frame)
             line = frame["line"].to_numpy()
         self._count.add_rows(table, frame)
+        if breaks is not None:  # each before the changes of its line
+            frame = pl.concat([breaks, frame.select(breaks.columns)]).sort("line", maintain_order=True)
+            line = frame["line"].to_numpy()
         made = {"line": pl.Series(line + self._first_line)}
         if "stream" in asked:
             made["stream"] = pl.Series([None], dtype=pl.String).new_from_index(0, len(line))
@@ -318,19 +325,15 @@ class _Counts:
         for line, tally in decoded.tallies:
             if not tracked.repeated[line]:
                 self.tally.add(tally)
-        self.add_markers(product for line, product in decoded.markers if not tracked.repeated[line])
+        markers = Counter(product for line, product in decoded.markers if not tracked.repeated[line])
+        self.markers += markers
+        self.rows["level2"].subtract(markers)  # `add_rows` takes them for changes
         times = np.where(lines.server_time == NO_TIME, lines.capture_time, lines.server_time)[kept]
         times = times[times != NO_TIME]
         if len(times):
             first = int(times.min())
             self.first_time = first if self.first_time == NO_TIME else min(self.first_time, first)
             self.last_time = max(self.last_time, int(times.max()))
-
-    def add_markers(self, products: Iterable[str]) -> None:
-        """Count rows of level2 that are markers: of these `add_rows` takes no account."""
-        markers = Counter(products)
-        self.markers += markers
-        self.rows["level2"].subtract(markers)
 
     def add_rows(self, table: str, frame: pl.DataFrame) -> None:
         counts = self.rows[table]
