@@ -355,10 +355,10 @@ def test_a_row_without_server_time_counts_at_that_of_the_row_before_it():
     ]
     names = "mid", "quote_time"
     assert of(oracle.join_quotes(trades, book), *names) == [
-        *((98.0, None), (98.0, None), (97.0, None)),
-        *((None, None), (96.0, None), (96.0, None)),
+        *((None, None), (None, None), (97.0, None)),
+        *((None, None), (None, None), (None, None)),
     ]
-    # its age is that from the time at which it counts; one that counts before all times is too old
+    # its age is that from the time at which it counts
     assert mids(trades, book, tolerance_ns=SECOND) == [None, None, 97.0, None, None, None]
 
 

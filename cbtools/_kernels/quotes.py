@@ -16,7 +16,7 @@ B1 = npt.NDArray[np.bool_]
 I8 = npt.NDArray[np.int8]
 I64 = npt.NDArray[np.int64]
 
-NONE = np.iinfo(np.int64).min + np.int64(0)
+NONE, NEVER = np.iinfo(np.int64).min + np.int64(0), np.iinfo(np.int64).max + np.int64(0)
 # what a row of the book is: a break, after which nothing before it counts; a quote; or neither
 BREAK, QUOTE, NO_QUOTE = np.arange(3)
 # columns of `kept`: where the product's rows begin and end, the first that no trade has seen yet, how many
@@ -29,14 +29,14 @@ def lay(kept: I64, state: I8, received: I64, sent: I64, by_receipt: bool) -> Non
     """Let the book's times be those by which its rows count.
 
     Times of receipt become running maxima. A row counts from when it was ``sent``: without that, from when
-    the row before it was, or always (NONE) if none since the break has it. By receipt it counts from then.
+    the row before it was, or never if none since the break has it. By receipt it counts from then.
     """
     for c in range(len(kept)):
-        reached, last = NONE, NONE
+        reached, last = NONE, NEVER
         for j in range(kept[c, BEGIN], kept[c, END]):
             reached = received[j] = max(reached, received[j])
             if state[j] == BREAK:
-                last = NONE
+                last = NEVER
             elif sent[j] != NONE:
                 last = sent[j]
             sent[j] = reached if by_receipt else last

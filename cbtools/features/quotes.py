@@ -106,7 +106,7 @@ class Prevailing:
         if oldest is not None:
             known = np.flatnonzero(out >= 0)
             sent = self._sent[out[known]]
-            out[known[(sent == NO_TIME) | (happened[known] - sent > oldest)]] = -1
+            out[known[happened[known] - sent > oldest]] = -1
         found = out >= 0
         out[found] = self._order[out[found]]
         return Found(out, happened)
@@ -157,7 +157,8 @@ def join_quotes(
         ``clock="receive"`` when it was received. They are null where that row is not ok, or there is none
         since the last break; for trades of snapshots, and those without a time; and by the exchange's clock
         for trades that were sent more than 5 s after they happened. A row of the book without server_time
-        counts at that of the row before it; if none since the break has one, at any time.
+        counts at that of the row before it; if none since the break has one, it is never the quote, since it
+        may have been sent after the trade.
 
     Raises
     ------

@@ -264,12 +264,12 @@ def test_a_trade_sent_more_than_five_seconds_late_has_no_quote_by_the_exchange_s
 
 
 def test_a_row_without_server_time_counts_at_that_of_the_row_before_it():
-    """As a snapshot of the Exchange feed, which has no time of the server's."""
+    """As a snapshot of the Exchange feed, which has no time of the server's; the first is no quote."""
     bare = {"server_time": None}
     book = [quote(1, **bare), quote(2, 98.0, 100.0), quote(3, 97.0, 99.0, **bare), broken(4, **bare)]
     trades = [trade(0.5, **sent(1.5)), trade(2, **sent(2.5)), trade(2, **sent(3.5)), trade(3, **sent(4.5))]
     quoted = cb.join_quotes(*frames(book, trades)).collect()
-    assert quoted["mid"].to_list() == [100.0, 99.0, 98.0, None]
+    assert quoted["mid"].to_list() == [None, 99.0, 98.0, None]
     assert quoted["quote_time"].cast(pl.Int64).to_list() == [None, at(2), None, None]
     assert mids(trades, book, tolerance="1s") == [None, 99.0, 98.0, None]
 

@@ -338,7 +338,8 @@ def last_sent(trade: Row, received: Timed) -> Quote | None:
     """Return the last row, since the last break, that the exchange had sent by the time of the trade.
 
     The last is that which stands last, also where server_time steps back. A row without a server_time counts
-    at the server_time of the row before it, and before all times if none since the break has one.
+    at the server_time of the row before it, and never if none since the break has one: that it was sent before
+    the trade is then not known.
     """
     if trade["trade_time"] is None or is_late(trade):
         return None
@@ -349,7 +350,7 @@ def last_sent(trade: Row, received: Timed) -> Quote | None:
             found = time = None
             continue
         time = time if row["server_time"] is None else row["server_time"]
-        if time is None or time <= trade["trade_time"]:
+        if time is not None and time <= trade["trade_time"]:
             found = Quote(row, time, row["server_time"])
     return found
 
