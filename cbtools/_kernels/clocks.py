@@ -11,11 +11,12 @@ import numpy.typing as npt
 
 from cbtools._kernels import inner, kernel
 
+B1 = npt.NDArray[np.bool_]
 I64 = npt.NDArray[np.int64]
 
-# columns of `last`: its effective time (NONE: no row yet), where it stands, and how many rows of the product
-# have their time behind the boundary before its time
-TIME, PLACE, COUNT = np.arange(3)
+# columns of `last`: its effective time (NONE: no row yet), where it stands, how many rows of the product have
+# their time behind the boundary before its time, and whether its book is unproven
+TIME, PLACE, COUNT, BROKEN = np.arange(4)
 NONE = np.iinfo(np.int64).min + np.int64(0)
 
 
@@ -27,18 +28,22 @@ def _up(t: np.int64, every: np.int64) -> np.int64:
 
 @kernel
 def due(
-    codes: I64, t: I64, every: int, last: I64, begin: int, source: I64, first: I64, updates: I64, count: I64
-) -> int:
+    codes: I64, t: I64, unproven: B1, every: int, last: I64, begin: int, source: I64, first: I64,
+    updates: I64, count: I64,
+) -> int:  # fmt: skip
     """Tell which boundaries each row gives out: the first, how many, and of what row before they are.
 
     ``source`` is that row's place; those of the rows given begin at ``begin``. ``updates`` are those of the
-    first boundary. ``t`` becomes the running maximum. Returns how many boundaries there are in all.
+    first boundary; a row with which a book becomes unproven is a break, and no update. ``t`` becomes the
+    running maximum. Returns how many boundaries there are in all.
     """
     total = 0
     for i in range(len(codes)):
         c = codes[i]
         before = last[c, TIME]
         count[i] = 0
+        is_update = not unproven[i] or last[c, BROKEN] != 0
+        last[c, BROKEN] = unproven[i]
         if before == NONE:
             last[c, COUNT] = 1
         else:
@@ -49,7 +54,7 @@ def due(
                 source[i], first[i], updates[i] = last[c, PLACE], boundary, last[c, COUNT]
                 total += count[i]
                 last[c, COUNT] = 0
-            last[c, COUNT] += 1
+            last[c, COUNT] += is_update
         last[c, TIME], last[c, PLACE] = t[i], begin + i
     return total
 

@@ -12,11 +12,13 @@ from cbtools.errors import ConfigError
 from cbtools.features.links import Products, times_of
 from cbtools.features.stage import check_clock, check_frame
 from cbtools.lazy import Step, stateful
+from cbtools.schema import BOOK_STATE
 from cbtools.spans import span_ns
 
 I64 = npt.NDArray[np.int64]
 
 _PRODUCT: Final = "product_id"
+_STATE: Final = "book_state"
 _MADE: Final = ("sample_time", "staleness_ns", "n_updates")
 
 
@@ -47,7 +49,8 @@ def sample_time(
     polars.LazyFrame
         product_id, if the frame has it; ``sample_time`` (Datetime, ns), the boundary; the frame's other
         columns, of the last row at or before it; ``staleness_ns`` (Int64), how old that row is;
-        ``n_updates`` (Int64), the rows since the boundary before. None of the new ones is ever null.
+        ``n_updates`` (Int64), the rows since the boundary before; of a book, without those with which it
+        becomes unproven, which are breaks and no changes. None of the new ones is ever null.
         The rows of a product are in the order of time.
 
     Raises
@@ -75,7 +78,8 @@ def sample_time(
 
     def start(columns: list[str]) -> tuple[list[str], Step]:
         sampler = _Sampler(columns, made, clock, span)
-        return [name for name in schema if name in {*columns, clock, _PRODUCT}], sampler
+        used = {*columns, clock, _PRODUCT, *([_STATE] if "n_updates" in columns else [])}
+        return [name for name in schema if name in used], sampler
 
     by = _PRODUCT if _PRODUCT in schema else None
     return stateful(frame.lazy(), start, made, f"SAMPLE {every}", by=by)
@@ -99,7 +103,7 @@ class _Sampler:
         self._made = {name: schema[name] for name in _MADE}
         self._clock, self._every = clock, every
         self._products = Products()
-        self._last = np.zeros((0, 3), np.int64)
+        self._last = np.zeros((0, 4), np.int64)
         self._rows: pl.DataFrame | None = None  # the last ones, in the order of the products' codes
 
     def __call__(self, batch: pl.DataFrame | None) -> pl.DataFrame:
@@ -115,7 +119,10 @@ class _Sampler:
         last = self._begin()
         source, first, updates, count = (np.empty(len(codes), np.int64) for _ in range(4))
         before = last[:known, kernels.TIME].copy()
-        total = kernels.due(codes, time, self._every, last, known, source, first, updates, count)
+        unproven = np.zeros(len(codes), np.bool_)
+        if batch.schema.get(_STATE) == BOOK_STATE:
+            unproven = (batch[_STATE] == "unproven").fill_null(value=False).to_numpy()
+        total = kernels.due(codes, time, unproven, self._every, last, known, source, first, updates, count)
         places, *told = (np.empty(total, np.int64) for _ in range(4))
         time = np.concatenate([before, time])
         kernels.lay(source, first, updates, count, time, self._every, places, *told)
@@ -125,7 +132,7 @@ class _Sampler:
 
     def _begin(self) -> I64:
         """Make room for new products; the last rows stand before the batch."""
-        last = np.zeros((len(self._products.names), 3), np.int64)
+        last = np.zeros((len(self._products.names), 4), np.int64)
         last[:, self._kernels.TIME] = self._kernels.NONE
         last[: len(self._last)] = self._last
         last[:, self._kernels.PLACE] = np.arange(len(last))

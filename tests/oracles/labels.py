@@ -228,11 +228,17 @@ def sampled(rows: Sequence[Row], every_ns: int, clock: str = "capture_time") -> 
         while boundary <= times[-1]:
             known = [i for i, time in enumerate(times) if time <= boundary]
             later = [place for (place, _), time in zip(own, times, strict=True) if time > boundary]
-            new = [i for i in known if times[i] > boundary - every_ns]
+            new = [i for i in known if times[i] > boundary - every_ns and not is_break(own, i)]
             told = sample(own[known[-1]][1], boundary, boundary - times[known[-1]], len(new))
             found.append(((later[0] if later else AT_THE_END, order, boundary), told))
             boundary += every_ns
     return [told for _, told in sorted(found, key=lambda one: one[0])]
+
+
+def is_break(rows: Sequence[tuple[int, Row]], i: int) -> bool:
+    """Return whether a product's book becomes unproven with a row, which is then no update of it."""
+    states = [row.get("book_state") for _, row in rows[max(i - 1, 0) : i + 1]]
+    return len(states) == 2 and states[1] == "unproven" != states[0]
 
 
 def sample(row: Row, boundary: int, staleness: int, n_updates: int) -> Row:

@@ -338,8 +338,8 @@ def last_sent(trade: Row, received: Timed) -> Quote | None:
     """Return the last row, since the last break, that the exchange had sent by the time of the trade.
 
     The last is that which stands last, also where server_time steps back. A row without a server_time counts
-    at the server_time of the row before it, and never if none since the break has one: that it was sent before
-    the trade is then not known.
+    at the server_time of the row before it, and never if none since the break has one: whether it was sent
+    before the trade is then not known.
     """
     if trade["trade_time"] is None or is_late(trade):
         return None
