@@ -16,6 +16,7 @@ import pytest
 import tiers
 import timeline
 import wire
+from timeline import moment, text
 
 import cbtools as cb
 from cbtools import schema
@@ -504,3 +505,23 @@ def test_the_small_inputs_of_the_issue(tmp_path, name, level2, book):
     )
     after = pl.col("line") > (1 if name.startswith("gap") else 3)
     assert set(quoted.filter(after)["book_state"]) == {UNPROVEN}
+
+
+def test_a_gap_shown_by_a_frame_sent_before_the_one_before_it_sorts_behind_it(tmp_path):
+    """In a real recording some frames were sent up to 4 ms before the one before them."""
+    frames = [
+        (wire.snapshot(0, "A"), 1.0),
+        (wire.change(1, "A", price="99.9"), 2.0),
+        (wire.trades(4, wire.trade(1, product_id="A")), 1.998),
+        (wire.ticker(5, product_id="A"), 1.999),
+    ]
+    lines = [
+        wire.record(frame | {"timestamp": text(moment(sent))}, text(moment(3 + i)))
+        for i, (frame, sent) in enumerate(frames)
+    ]
+    path = recording(Case(lines, [], [], []), tmp_path)
+    assert laws.same_as_oracle(path, tmp_path).level2["server_time"][-1] == moment(2)
+    cb.run_segment(path, tmp_path / "out")
+    book = cb.scan_dataset(tmp_path / "out", "book").collect()
+    assert book["book_state"].to_list() == ["ok", "ok", "unproven"]
+    assert cb.book_at(tmp_path / "out", moment(6), "A").book_state == "unproven"

@@ -750,11 +750,11 @@ def test_a_repeat_marks_nothing():
 
 
 def test_a_rejected_level2_line_marks_its_products_only():
-    bad = wire.record(wire.change(2, "ETH-USD", side="?", timestamp=at(2)), "2026-03-04T05:06:30Z")
+    bad = wire.record(wire.change(2, "ETH-USD", side="?", timestamp=at(29)), "2026-03-04T05:06:30Z")
     tables = decode(wire.change(0), wire.change(1, "ETH-USD"), bad, wire.change(3), wire.change(4, "ETH-USD"))
     assert level2_of(tables) == [(3, "E", "break"), (4, "B", "bid 99.5"), (5, "E", "bid 99.5")]
     mark = after(tables)[0]
-    assert (mark["server_time"], mark["capture_time"], mark["sequence_num"]) == (at_ns(2), at_ns(30), 2)
+    assert (mark["server_time"], mark["capture_time"], mark["sequence_num"]) == (at_ns(29), at_ns(30), 2)
     assert mark["unbroken_since"] == after(tables)[2]["unbroken_since"] == at_ns(30)
     # without rows of the product before, there is nothing to mark
     assert level2(wire.change(1), bad, wire.change(3)) == [(1, "B", "bid 99.5"), (3, "B", "bid 99.5")]

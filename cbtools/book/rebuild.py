@@ -1,4 +1,4 @@
-"""rebuild_book: rows of level2 → rows of the book, one after each whole message."""
+"""rebuild_book: rows of level2 → rows of the book, after each whole message and each break."""
 
 from __future__ import annotations
 
@@ -26,18 +26,24 @@ def rebuild_book(
     gaps: Gaps = "mark",
     bands_bps: Sequence[float] = (),
 ) -> pl.LazyFrame:
-    """Rebuild the order book: a row with the best levels after each whole message.
+    """Rebuild the order book: a row with the best levels after each whole message, and where a break ends it.
 
     A message is all changes of one product in one frame; what the book is between two of them is never seen.
-    A snapshot replaces the book, and there are no rows before a product's first. The books are rebuilt in
-    full depth, each product's by its own rows, streaming: memory is bounded by the books and a batch.
+    A snapshot replaces the book, and there are no rows before a product's first. Where frames are missing,
+    level2 has a marker, and the book a row with the levels of before that is unproven, until the product's
+    next snapshot. The books are rebuilt in full depth, each product's by its own rows, streaming: memory is
+    bounded by the books and a batch.
+
+    Filter level2 by product and time before rebuilding, and by anything else after it: a filter by price,
+    side or size drops the markers, and the breaks are then seen only with the product's next message.
 
     Parameters
     ----------
     level2 : polars.LazyFrame or polars.DataFrame
         Rows of the ``level2`` table in the order of their lines, as `scan_raw` gives them, or of one product
         as `scan_dataset` does. Needed are product_id, is_snapshot, side, price, size, server_time,
-        capture_time, sequence_num, connection, line and unbroken_since. Without unbroken_since, only the
+        capture_time, sequence_num, connection, line and unbroken_since (and stream, where the book is to
+        have it). Without unbroken_since, only the
         numbers that the rows themselves have can prove that none is missing: where sequence_num does not
         rise by 0 or 1 from row to row, all books are unproven.
     depth : int
@@ -51,8 +57,9 @@ def rebuild_book(
         say that they continue it; books that they do not continue are unproven.
     gaps : {"mark", "drop", "raise", "ignore"}
         What to do where frames are missing: mark the rows as unproven until the product's next snapshot;
-        leave out all rows that are not ok; raise at the first unproven row; or take no notice, for a
-        recording that is known to lack frames.
+        leave out the rows that are not ok, but for the one with which a book ceases to be ok (so that no row
+        before it is taken for the book of later) or becomes unproven; raise at the first unproven row; or
+        ignore it, for a recording that is known to lack frames.
     bands_bps : sequence of float
         Also give the depth within these distances of mid, basis points: bid_depth_{x}bps, ask_depth_{x}bps
         and their imbalance_{x}bps, summed over the full book, from the best outwards, afresh for each row.
@@ -70,7 +77,8 @@ def rebuild_book(
     StateError
         At the first unproven row with ``gaps="raise"``, when the query runs.
     DatasetError
-        If a row has a null product_id, is_snapshot, side, price or size, when the query runs.
+        If a row has a null product_id or is_snapshot, or some but not all of side, price and size, when the
+        query runs.
 
     Examples
     --------

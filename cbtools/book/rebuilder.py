@@ -159,7 +159,7 @@ def _refusal(row: Mapping[str, Any]) -> StateError:
     return StateError(
         f"the book of {row['product_id']} is unproven at line {row['line']} (connection {row['connection']}, "
         f"sequence_num {row['sequence_num']}): frames are missing since its last snapshot; gaps='mark' shows "
-        "such rows as unproven, gaps='drop' leaves them out"
+        "such rows as unproven, gaps='drop' leaves out all but the first"
     )
 
 

@@ -60,6 +60,13 @@ def scan_raw(
     ``products`` or by the query's predicate are skipped behind their header, and columns not needed are not
     built. Lines that are not understood are left out here: `read_raw` gives them.
 
+    Some rows of level2 are markers, with null in side, price and size. With is_snapshot, the product's book
+    is empty from here; without it, its sequence is broken from here (a gap, a reconnect, a lost line), and a
+    book is unproven until the next snapshot. A product that had rows has one for each break, unless its last
+    row is one already. So the rows of one product alone tell what its book is worth. A marker has the times
+    of the line that shows the break; a server_time that is null there, or before the connection's latest,
+    is raised to that, so that the marker sorts behind the rows before it.
+
     Parameters
     ----------
     source : path-like, or list of path-like

@@ -99,7 +99,7 @@ class Stream:
     last_time: int = NO_TIME
     """Receipt of the last frame."""
     sent: int = NO_TIME
-    """The latest server_time so far."""
+    """The latest server_time of the connection; of the one before, where this one has none yet."""
     starts: list[tuple[int, int, int]] = field(default_factory=list)
     """The frames that began a connection: the first with a number, and each with which numbers fell back."""
     first_time: int = NO_TIME
@@ -192,7 +192,8 @@ class Stream:
             joined.last = self.last
         if other.last_time == NO_TIME:
             joined.last_time = self.last_time
-        joined.sent = max(self.sent, other.sent)
+        if other.sent == NO_TIME or (other.connection == 1 and not reconnected):
+            joined.sent = max(self.sent, other.sent)
         joined.lost_first, joined.origin = self.lost_first, self.origin
         within = breaks and other.unnumbered_first and other.starts and self.starts
         joined.mistaken = self.mistaken or other.mistaken or self.repeated_by(other) or bool(within)
@@ -313,6 +314,8 @@ class _Pass:
             state.recent.clear()
             self.see(i)
             state.products.clear()
+            if frame[1] != NO_TIME:
+                state.sent = frame[1]
             if number > 0:
                 self.gap(i, 0, number)
             self.new_run(i)
@@ -353,10 +356,13 @@ class _Pass:
             self.name_run(i, product, self.state.run_of(product).broken(self.time(i)))
 
     def mark(self, i: int, products: set[str]) -> None:
-        """Write the markers of a break. A line without server_time gets one by which they sort into place."""
-        sent = int(self.lines.server_time[i])
-        if sent == NO_TIME != self.state.sent:
-            sent = _later(sent, self.state.sent)
+        """Write the markers of a break, with a server_time by which they sort behind the rows before them.
+
+        It is that of the line, unless it lacks one, or one before it was later: of 30,378 real frames, 25
+        were sent up to 4 ms before the one before. (Behind a reconnect, another server's clock counts.)
+        """
+        sent, latest = int(self.lines.server_time[i]), self.state.sent
+        sent = max(sent, latest) if sent != NO_TIME or latest == NO_TIME else _later(sent, latest)
         self.out.markers += ((i, product, sent) for product in sorted(products))
         self.state.unmarked -= products
 

@@ -821,7 +821,7 @@ class Stream:
         self.product_runs: dict[str, int] = {}
         self.unmarked: set[str] = set()  # products whose last level2 row is not the marker of a break
         self.broken: set[str] = set()  # those of them whose runs the present line has broken
-        self.sent: int | None = None  # the latest server_time so far
+        self.sent: int | None = None  # the latest server_time of the connection, or of the one before
         self.segment_index = -1
         self.seen_trades: set[tuple[str, int]] = set()
 
@@ -860,8 +860,9 @@ class Stream:
 
     def mark_breaks(self, place: dict[str, Any]) -> None:
         """Write the markers of what the present line has broken; they name the runs that begin here."""
-        if place["server_time"] is None and self.sent is not None:  # so that they sort into their place
-            place = {**place, "server_time": self.sent + 1}
+        if self.sent is not None:  # so that they sort behind the rows before them
+            sent = place["server_time"]
+            place = {**place, "server_time": self.sent + 1 if sent is None else max(sent, self.sent)}
         for product_id in sorted(self.broken):
             self.add_level2(marker(product_id, is_snapshot=False), place)
         self.unmarked -= self.broken
@@ -916,6 +917,7 @@ class Stream:
             self.tables.connections += 1
             self.connection_products = set()
             self.recent.clear()
+            self.sent = self.sent if frame.server_time is None else frame.server_time
             if number > 0:
                 self.gap(0, frame, line, set())
             self.break_all(frame)
