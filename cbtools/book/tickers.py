@@ -17,7 +17,7 @@ _KEY: Final = "product_id"
 
 
 class Agreement:
-    """Compares tickers with the book as it was at their sequence_num, over the batches of a reading."""
+    """Compares tickers with the book after the last row before them, over the batches of a reading."""
 
     def __init__(self) -> None:
         self._last: pl.DataFrame | None = None

@@ -2,8 +2,8 @@
 
 A connection numbers all its frames, of all channels and products, from 0 on. What the counter proves is
 written into ``unbroken_since`` of the level2 rows, since a book is proven only by a snapshot of the same
-unbroken run. (It must be in the rows: a filter by product leaves nothing else, and the numbers of one
-channel's frames have holes of their own.)
+unbroken run. (It is in each row, since a filter by side or price leaves no markers, and the numbers of one
+channel's frames skip those of the others.)
 """
 
 from __future__ import annotations

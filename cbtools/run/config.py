@@ -43,7 +43,7 @@ DEFAULT: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
 
 Of the options of level2, ``reconstruct_lob`` has the table ``book`` written beside it; ``depth``, ``on``,
 ``gaps`` and ``bands_bps`` are those of `cbtools.rebuild_book`; ``compute_features`` adds features to the rows
-of the book, and the prevailing quote to trades. Without it there are no bands either.
+of the book, and notional and signed_size to trades. Without it there are no bands either.
 """
 
 _KEYS: Final = ("partition_cols", "processor_options")

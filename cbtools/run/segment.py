@@ -63,9 +63,8 @@ def run_segment(
         level2: ``reconstruct_lob`` (the table ``book`` beside level2; true by default), ``depth``, ``on``,
         ``gaps`` and ``bands_bps`` as in `cbtools.rebuild_book`, and ``compute_features`` (true by default):
         the usual features of the book, as of `cbtools.add_book_features` over all segments as one stream
-        (of ``on="bbo"`` without order flow below the best); and to trades notional, signed_size, and the
-        best bid and ask and mid when they were received, with effective_spread_bps. False: without these,
-        and no bands.
+        (of ``on="bbo"`` without order flow below the best); and to trades notional and signed_size. Quotes
+        are not written beside trades: see `cbtools.join_quotes`. False: without these, and no bands.
     products : collection of str, optional
         Write only rows of these products.
     state : BookState, optional
