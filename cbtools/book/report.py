@@ -39,7 +39,7 @@ class BookCounts:
         breaks before the next snapshot do not count.
     tickers, agreeing : dict
         book_state → tickers that name a best bid and ask while the book was so; and those of them that name
-        the best prices of the book as it was at that sequence_num.
+        the best prices of the book after the last message before them.
     """
 
     messages: int = 0

@@ -152,8 +152,8 @@ def run_segment(
 def inspect_raw(source: Source, *, progress: bool = False, chunk_bytes: int = CHUNK_BYTES) -> InspectReport:
     """Read raw segments for what is in them, rebuild the books, and write nothing.
 
-    The books' best prices are compared with those that the feed's tickers name at their sequence_num: the
-    feed's own proof of the book.
+    The best prices that each ticker of the feed names are compared with those of the product's book after the
+    last message before it.
 
     Parameters
     ----------
