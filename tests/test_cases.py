@@ -507,6 +507,50 @@ def test_the_small_inputs_of_the_issue(tmp_path, name, level2, book):
     assert set(quoted.filter(after)["book_state"]) == {UNPROVEN}
 
 
+LEFT_OUT = [
+    [timeline.received(wire.snapshot(0, "A"), 0), timeline.received(wire.snapshot(1, "B"), 1)],
+    [timeline.received(wire.change(n, product), n) for n, product in ((2, "A"), (3, "B"))],
+    [timeline.received(wire.ticker(4, product_id="B"), 4), timeline.received(wire.change(5, "A"), 5)],
+]
+"""Segments without a gap, of which runs leave something out."""
+
+
+@pytest.mark.parametrize(
+    "options", [{"products": ["A"]}, {"channel_config": {"ticker": {}}}, {"products": []}], ids=str
+)
+def test_behind_a_run_that_left_rows_out_the_books_are_broken(tmp_path, options):
+    """Of the products whose rows were left out; the others go on."""
+    out = tmp_path / "out"
+    paths = [timeline.write(tmp_path, i, *lines) for i, lines in enumerate(LEFT_OUT)]
+    for path, more in zip(paths, ({}, options, {}), strict=True):
+        cb.run_segment(path, out, **more)
+    states = cb.scan_dataset(out, "book").collect().group_by("product_id").agg("line", "book_state")
+    found = {product: list(zip(*rows, strict=True)) for product, *rows in states.iter_rows()}
+    assert found["B"] == [(2, "ok"), (1, "unproven")]
+    is_a_read = options.get("products") == ["A"]
+    assert found["A"] == (
+        [(1, "ok"), (1, "ok"), (2, "ok")] if is_a_read else [(1, "ok"), (1, "unproven"), (2, "unproven")]
+    )
+    for level2 in (out, cb.scan_dataset(out, "level2")):
+        assert cb.book_at(level2, moment(5), "B").book_state == "unproven"
+        assert cb.book_at(level2, moment(5), "A").book_state == ("ok" if is_a_read else "unproven")
+    again = cb.BookState.load(out / "_state" / f"{paths[1].stem}.parquet")
+    assert again.products.filter("proven")["product_id"].to_list() == ["A"][: int(is_a_read)]
+
+
+def test_days_later_the_first_frame_breaks_what_a_state_has(tmp_path):
+    """Whatever its number: a recorder that was off for days goes on at the next number by chance alone."""
+    day = 86_400
+    first = timeline.write(tmp_path, 0, timeline.received(wire.snapshot(0, "A"), 0))
+    second = timeline.write(
+        tmp_path, 1, timeline.received(wire.trades(1, wire.trade(1, product_id="A")), 3 * day)
+    )
+    for path in (first, second):
+        cb.run_segment(path, tmp_path / "out")
+    book = cb.scan_dataset(tmp_path / "out", "book").collect()
+    assert book["book_state"].to_list() == ["ok", "unproven"]
+
+
 def test_a_gap_shown_by_a_frame_sent_before_the_one_before_it_sorts_behind_it(tmp_path):
     """In a real recording some frames were sent up to 4 ms before the one before them."""
     frames = [

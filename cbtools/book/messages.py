@@ -110,6 +110,12 @@ def _rows(level2: pl.DataFrame) -> Rows:
     for name in ("product_id", "is_snapshot"):
         if level2[name].null_count():
             raise DatasetError(f"level2 has a null in {name}: there can be none in a row of a book")
+    for name in ("price", "size"):
+        if level2[name].is_nan().any():  # equal to no price, not even to itself: it would have no slot
+            row = level2.row(int(level2[name].is_nan().arg_max() or 0), named=True)
+            raise DatasetError(
+                f"level2 has NaN as {name} at line {row['line']} of {row['product_id']}: expected a number"
+            )
     codes = pl.col("side").to_physical().cast(pl.UInt8)
     if any(level2[name].null_count() for name in OF_CHANGE):
         level2 = _with_markers(level2)

@@ -23,7 +23,7 @@ from cbtools.book.effect import (
     overlaid,
     products_of,
 )
-from cbtools.book.ladder import Known, Ladder
+from cbtools.book.ladder import NO_VALUE, Known, Ladder
 from cbtools.book.messages import OF_FRAME, OF_ROW, RUN
 from cbtools.book.rebuilder import BookOptions, Rebuilder
 from cbtools.book.report import BookReport, Tickers, counts_of
@@ -233,10 +233,20 @@ class BookState:
             raise _damaged(path, error) from error
         return state
 
+    def aged(self) -> BookState:
+        """Return the state as one that no frame continues: its next frame breaks all products."""
+        stream, effects = self.stream.copy(), effects_of(self.products)
+        for product in stream.unmarked & effects.keys():
+            stream.unread.setdefault(product, effects[product].proven)
+        broken = [effect._replace(proven=False, sequence_num=None) for effect in effects.values()]
+        return BookState(products_of(broken), self.levels, stream, self.segments)
+
     def ladders(self) -> dict[str, Ladder]:
         """Give the books as the kernels take them, by product."""
-        made = {}
+        made, unread = {}, self.stream.unread
         for product, effect in effects_of(self.products).items():
+            if product in unread:  # until the next frame, which shows it
+                effect = effect._replace(proven=unread[product])
             made[product] = Ladder(effect.known(self.stream.run_of(product).name))
         for (product,), levels in self.levels.group_by("product_id"):
             made[str(product)].fill(
@@ -282,7 +292,9 @@ class BookState:
 class Follower:
     """Follows a reading with the books, batch by batch: a rebuilder whose books become a state.
 
-    Without options for the book there are no books, and the state holds the stream alone.
+    Without options for the book there are no books, and the state holds the stream alone. ``written`` are the
+    products of which rows of level2 are written (None: all). The state has the others' books as they were
+    before, unproven, and the next frame breaks them.
     """
 
     def __init__(
@@ -292,8 +304,9 @@ class Follower:
         start: BookState | None = None,
         *,
         columns: Collection[str] | None = None,
+        written: Collection[str] | None = None,
     ) -> None:
-        self._reading = reading
+        self._reading, self._written = reading, written
         self._start = start if start is not None and start.stream.started else None
         books = {} if self._start is None else self._start.ladders()
         stream = None if self._start is None else self._start.stream
@@ -312,12 +325,25 @@ class Follower:
     def state(self) -> BookState:
         """Give the state after what was read so far."""
         stream, effects, levels = self._reading.stream.copy(), [], {}
-        for product, ladder in sorted(self._rebuilder.books.items()) if self._follows else ():
-            effects.append(Effect.of(product, ladder.known()))
+        for product, ladder in sorted(self._rebuilder.books.items()):
+            known = ladder.known()
+            if self._left_out(product):
+                stream.unmarked.add(product)
+                stream.unread[product] = known.proven
+                known = known._replace(proven=False, number=NO_VALUE)
+            elif not self._follows:
+                continue
+            effects.append(Effect.of(product, known))
             levels[product] = ladder.levels()
         before = self._start.segments if self._start is not None else ()
         segments = (*before, *self._reading.report.segments)[-_SEGMENTS:]
         return BookState(products_of(effects), levels_of(levels), stream, segments)
+
+    def _left_out(self, product: str) -> bool:
+        """Whether the last row that was written of a product is from before this reading, and no marker."""
+        if self._written is None or product in self._written or self._start is None:
+            return False
+        return product in self._start.stream.unmarked
 
     def report(self, tickers: Tickers | None = None) -> BookReport:
         """Give what the books met."""

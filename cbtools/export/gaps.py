@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import polars as pl
@@ -68,21 +69,60 @@ class Proven:
         )
 
 
-def markers_as_changes(level2: pl.DataFrame) -> pl.DataFrame:
-    """Write empty snapshots in the manner of Tardis, and leave out the breaks, for which it has nothing.
+class Snapshots:
+    """Writes snapshots so that a reader of Tardis' files sees where each begins, batch by batch.
 
-    A reader of its files discards its book at a snapshot that follows a change. So each is a change and a
-    snapshot, both a deletion of a level that is not there.
+    It discards its book at a snapshot that follows a change. So one that follows another, or is empty, has a
+    change before it; an empty one is a snapshot of one level. Both are deletions of a level that is not
+    there. Breaks, for which the format has nothing, are left out.
     """
-    marker = pl.all_horizontal(pl.col(name).is_null() for name in OF_CHANGE)
-    rows = level2.with_row_index().filter(pl.col("is_snapshot") | ~marker)
-    changes = rows.filter(marker).with_columns(is_snapshot=False)
-    return (
-        pl.concat([changes, rows])
-        .sort("index", maintain_order=True)
-        .drop("index")
-        .with_columns(
-            pl.when(marker).then(pl.lit(value).cast(schema("level2")[name])).otherwise(name).alias(name)
-            for name, value in zip(OF_CHANGE, ("bid", 0.0, 0.0), strict=True)
+
+    def __init__(self) -> None:
+        self._last = pl.DataFrame(schema={"product_id": pl.String, "last": pl.Boolean, "last_line": pl.Int64})
+
+    def __call__(self, level2: pl.DataFrame) -> pl.DataFrame:
+        """Return the next rows, with what stands for their markers."""
+        marker = pl.all_horizontal(pl.col(name).is_null() for name in OF_CHANGE)
+        rows = level2.filter(pl.col("is_snapshot") | ~marker)
+        shown = pl.col("is_snapshot") & ~marker  # what an empty one leaves, the next one need not discard
+        before = [one.shift(1).over("product_id") for one in (shown, pl.col("line"))]
+        rows = (
+            rows.join(self._last, on="product_id", how="left", maintain_order="left")
+            .with_row_index()
+            .with_columns(
+                last=pl.coalesce(before[0], "last").fill_null(False),
+                last_line=pl.coalesce(before[1], "last_line"),
+            )
         )
-    )
+        again = pl.col("is_snapshot") & pl.col("last") & (pl.col("line") != pl.col("last_line"))
+        none = {
+            name: pl.lit(value).cast(schema("level2")[name])
+            for name, value in zip(OF_CHANGE, ("bid", 0.0, 0.0), strict=True)
+        }
+        changes = rows.filter(marker | again).with_columns(is_snapshot=pl.lit(False), **none)
+        spelt = [pl.when(marker).then(value).otherwise(name).alias(name) for name, value in none.items()]
+        ends = rows.group_by("product_id").agg(last=shown.last(), last_line=pl.last("line"))
+        self._last = pl.concat([self._last.join(ends, on="product_id", how="anti"), ends])
+        both = pl.concat([changes, rows.with_columns(spelt)]).sort("index", maintain_order=True)
+        return both.select(level2.columns)
+
+
+class EndedBooks:
+    """Leaves out the rows of a book that are unproven, batch by batch; the first is one without levels."""
+
+    def __init__(self, levels: Sequence[str]) -> None:
+        self._levels = levels
+        self._last = pl.DataFrame(schema={"product_id": pl.String, "last": pl.Boolean})
+
+    def __call__(self, book: pl.DataFrame) -> pl.DataFrame:
+        """Return the next rows that are written."""
+        unproven = (pl.col("book_state") == "unproven").fill_null(False)
+        rows = book.join(self._last, on="product_id", how="left", maintain_order="left").with_columns(
+            unproven=unproven,
+            before=pl.coalesce(unproven.shift(1).over("product_id"), "last").fill_null(True),
+        )
+        ends = rows.group_by("product_id").agg(last=pl.last("unproven"))
+        self._last = pl.concat([self._last.join(ends, on="product_id", how="anti"), ends])
+        shown = [pl.when("unproven").then(None).otherwise(name).alias(name) for name in self._levels]
+        written = rows.filter(~pl.col("unproven") | ~pl.col("before"))
+        return written.with_columns(shown).select(book.columns)

@@ -14,7 +14,7 @@ import polars as pl
 
 from cbtools.durable import replace_file
 from cbtools.errors import ConfigError, DatasetError
-from cbtools.export.gaps import Gaps, check_columns, check_gaps, refusal
+from cbtools.export.gaps import EndedBooks, Gaps, check_columns, check_gaps, refusal
 from cbtools.schema import book_columns
 
 PRICE_SCALE: Final = 10_000
@@ -45,8 +45,9 @@ def to_lobster(
     LOBSTER's messages are single orders, and a level2 feed has none: a row of the book is the effect of all
     level changes of a frame. So only the time is told, and the five others are 0, a type that LOBSTER does
     not use: who looks for its submissions, deletions or executions finds none, rather than wrong ones.
-    LOBSTER cannot say that a book is not proven either, so such rows are left out, those of breaks included:
-    a reader sees the last proven row until the next. Crossed books are written as they are.
+    LOBSTER cannot say that a book is not proven either. So such rows are left out, but for the first, which
+    is written without levels: a reader has no book until the next snapshot. Crossed books are written as they
+    are.
 
     Parameters
     ----------
@@ -62,7 +63,8 @@ def to_lobster(
         The same for sizes, e.g. 100_000_000. By default they are decimals: LOBSTER's are whole shares, and
         those of a coin are not.
     gaps : {"drop", "raise", "ignore"}
-        What to do with unproven rows: leave them out; raise at the first; or write them like the others.
+        What to do with unproven rows: leave them out, as described above; raise at the first; or write them
+        like the others.
 
     Returns
     -------
@@ -102,9 +104,12 @@ def to_lobster(
     needed = ["product_id", "server_time", "capture_time", "book_state", *_levels(depth)]
     scales = {"price": price_scale, "size": size_scale}
     drafts: dict[Path, Path] = {}
+    ended = EndedBooks(_levels(depth))
     with ExitStack() as files:
         for rows in book.lazy().select(needed).collect_batches(maintain_order=True):
-            wide = _wide(_proven(rows, gaps), depth, scales)
+            if gaps == "raise":
+                _check_proven(rows)
+            wide = _wide(rows if gaps == "ignore" else ended(rows), depth, scales)
             for (product, date), part in wide.partition_by("product", "date", as_dict=True).items():
                 name = f"{quote(str(product), safe='')}_{date}_{_ROUND_THE_CLOCK}"
                 for kind, columns in (("message", _MESSAGE), ("orderbook", _levels(depth))):
@@ -139,11 +144,10 @@ def _levels(depth: int) -> list[str]:
     ]
 
 
-def _proven(rows: pl.DataFrame, gaps: Gaps) -> pl.DataFrame:
-    unproven = (pl.col("book_state") == "unproven").fill_null(False)
-    if gaps == "raise" and rows.select(unproven.any()).item():
-        raise refusal(rows.filter(unproven).row(0, named=True))
-    return rows if gaps == "ignore" else rows.filter(~unproven)
+def _check_proven(rows: pl.DataFrame) -> None:
+    unproven = rows.filter((pl.col("book_state") == "unproven").fill_null(False))
+    if unproven.height:
+        raise refusal(unproven.row(0, named=True))
 
 
 def _wide(rows: pl.DataFrame, depth: int, scales: Mapping[str, int | None]) -> pl.DataFrame:

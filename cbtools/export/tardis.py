@@ -14,7 +14,7 @@ import polars as pl
 from cbtools.book.messages import RUN
 from cbtools.durable import replace_file
 from cbtools.errors import ConfigError, DatasetError
-from cbtools.export.gaps import Gaps, Proven, check_columns, check_gaps, markers_as_changes
+from cbtools.export.gaps import Gaps, Proven, Snapshots, check_columns, check_gaps
 from cbtools.lazy import Step, source, stateful
 from cbtools.schema import SIDE, TRADE_SIDE, schema
 
@@ -29,7 +29,7 @@ _TYPES: Final = {
 """Our table → Tardis' name of the data type, and its columns in order."""
 
 _READ: Final = {
-    "level2": ("product_id", "is_snapshot", "side", "price", "size", "server_time", "capture_time"),
+    "level2": ("product_id", "is_snapshot", "side", "price", "size", "server_time", "capture_time", "line"),
     "market_trades": (
         *("product_id", "trade_id", "price", "size", "aggressor_side"),
         *("trade_time", "server_time", "capture_time"),
@@ -60,9 +60,9 @@ def to_tardis(
 
     The format cannot say that frames are missing. So the rows of a book that is not proven are left out, and
     its first one (the marker of the break) becomes a snapshot of an empty book: a reader of the file has no
-    book of the product until its next snapshot. An empty snapshot, and one that follows another in one frame,
-    is two rows: a change and a snapshot, both with price 0 and amount 0, since a reader discards its book at
-    a snapshot that follows a change.
+    book of the product until its next snapshot. A reader discards its book at a snapshot that follows a
+    change: so a snapshot that follows another has a change before it, with price 0 and amount 0, and an empty
+    one is such a change and a snapshot of such a level.
 
     Parameters
     ----------
@@ -118,14 +118,15 @@ def to_tardis(
 
     def begin(shown: list[str]) -> tuple[list[str], Step]:
         only_proven = Proven(gaps) if proven else None
+        snapshots = Snapshots() if table == "level2" else None
 
         def step(batch: pl.DataFrame | None) -> pl.DataFrame | None:
             if batch is None or batch.is_empty():
                 return None
             if only_proven is not None:
                 batch = only_proven(batch)
-            if table == "level2" and batch["side"].null_count():
-                batch = markers_as_changes(batch)
+            if snapshots is not None:
+                batch = snapshots(batch)
             return _to_csv(batch, table, exchange)
 
         return needed, step

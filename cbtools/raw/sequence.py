@@ -124,6 +124,9 @@ class Stream:
     unmarked: set[str] = field(default_factory=set)
     """Those whose last level2 row is not the marker of a break: a break gives them one. (A marker for every
     break would be no news, and there would be as many as products times breaks.)"""
+    unread: dict[str, bool] = field(default_factory=dict)
+    """Those of which rows were left out behind their last one, and whether their book was proven then: the
+    next frame breaks them."""
     recent: deque[tuple[int, int, int]] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
 
     def lost_line(self) -> None:
@@ -146,6 +149,7 @@ class Stream:
             product_runs=self.product_runs.copy(),
             products=self.products.copy(),
             unmarked=self.unmarked.copy(),
+            unread=self.unread.copy(),
             recent=self.recent.copy(),
         )
 
@@ -182,7 +186,9 @@ class Stream:
             joined.products = self.products | other.products
             joined.recent = deque((*self.recent, *other.recent), maxlen=_REMEMBERED)
         joined.unmarked = other.unmarked | {
-            product for product in self.unmarked if not breaks and other.run_of(product).breaks == 0
+            product
+            for product in self.unmarked - self.unread.keys()
+            if not breaks and other.run_of(product).breaks == 0
         }
         joined.connection = self.connection + other.connection - 1 + reconnected
         joined.starts = [*self.starts, *other.starts[0 if reconnected or not self.starts else 1 :]]
@@ -201,10 +207,11 @@ class Stream:
         def run(product: str | None) -> Run:
             mine = self.run if product is None else self.run_of(product)
             others = other.run if product is None else other.run_of(product)
-            return others.after(mine.broken(other.first_time) if breaks else mine)
+            mine = mine.broken(other.first_time) if breaks else mine
+            return others.after(mine.broken(other.first_time) if product in self.unread else mine)
 
         joined.run = run(None)
-        own = self.product_runs | other.product_runs
+        own = (*self.product_runs, *other.product_runs, *self.unread)
         joined.product_runs = {product: run(product) for product in own}
         return joined
 
@@ -247,7 +254,7 @@ class _Pass:
     def in_order(self, start: int, end: int) -> bool:
         """Take lines that continue the sequence at once, if these do."""
         state = self.state
-        if start == end or not state.started or state.pending:
+        if start == end or not state.started or state.pending or state.unread:
             return False
         first, last = np.searchsorted(self.numbered, (start, end))
         if first < last:
@@ -291,6 +298,9 @@ class _Pass:
             self.out.repeated[i] = True
             return
         self.note_time(i)
+        if state.unread:
+            unread, state.unread = list(state.unread), {}
+            self.lose(i, unread)
         if i in lines.lost_products:
             self.lose(i, lines.lost_products[i])
 

@@ -134,7 +134,8 @@ def draft_segment(
                 strict=task.strict,
                 start=stream_of(start),
             )
-            follower = Follower(reading, task.config.book, start)
+            written = task.products if any(t.table == "level2" for t in task.config.tables) else ()
+            follower = Follower(reading, task.config.book, start, written=written)
             tables = _Tables(reading, follower, _features(task.config, start), task.config)
             _write_behind(tables, writers, quarantine)
             state = _finish(writers, follower)

@@ -47,7 +47,10 @@ def run_segment(
 
     The books and the connection go on from segment to segment: the state after each is kept under
     ``out/_state/``, and a segment starts from the one that its first frame continues. Where there is none, it
-    starts from the last state before it (within a day), and the books are unproven until their next snapshot.
+    starts from the last state before it, and its first frame breaks all books until their next snapshot; so
+    does a run with other ``products`` or without level2 to the books whose rows it leaves out. Without any
+    state (none is kept any more, ``state=BookState()``, or segments run out of order) nothing is known of
+    the products before, and no marker ends their last row: `book_at` shows its age.
     (The Exchange feed has no numbers, so that a segment left out is not seen in it.)
 
     Parameters

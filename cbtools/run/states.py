@@ -62,13 +62,14 @@ class Kept:
 
         It is the last one of whose frames the segment's first one is a repeat; or the one whose last number
         the first frame follows; or, of those that end before the segment begins, the last one, whose books
-        are then unproven, as behind any gap. None is taken that is a day away, nor one that the segment
-        itself is in, so that running it again gives the same again.
+        are then unproven, as behind any gap. One that is a day away is not continued, whatever the numbers
+        say. None is taken that the segment itself is in, so that running it again gives the same again.
         """
         unreadable = self.unreadable
         for best in self._by_fitness(first, segment):
             try:
-                return Found(best.load(), best.segment)
+                state = best.load()
+                return Found(state if self._is_near(best, first) else state.aged(), best.segment)
             except StateError:
                 unreadable += 1
         states = f"{unreadable} state{'s'[: unreadable > 1]} in {FOLDER} cannot be read"
@@ -77,14 +78,18 @@ class Kept:
     def _by_fitness(self, first: Stream, segment: str) -> list[KeptState]:
         kept = [state for state in self.states if segment not in (state.segment, *state.segments)]
         begin = first_time(first)
-        near = [
-            state for state in kept if NO_TIME not in (state.time, begin) and abs(begin - state.time) < DAY
-        ]
-        before = sorted(near, key=lambda state: (state.time > begin, abs(state.time - begin)))
+        timed = [state for state in kept if NO_TIME not in (state.time, begin)]
+        before = sorted(timed, key=lambda state: (state.time > begin, abs(state.time - begin)))
+        near = [state for state in before if self._is_near(state, first)]
         frame = first.starts[0] if first.starts and first.starts[0][1] != NO_TIME else None
         repeated = sorted((state for state in near if frame in state.recent), key=_later_first)
-        follows = [state for state in before if NO_NUMBER < state.last == first.first - 1]
+        follows = [state for state in near if NO_NUMBER < state.last == first.first - 1]
         return repeated or follows or [state for state in before if state.time <= begin]
+
+    @staticmethod
+    def _is_near(state: KeptState, first: Stream) -> bool:
+        """Whether a state ends within a day of the first frame: their numbers may be of one connection."""
+        return abs(first_time(first) - state.time) < DAY
 
 
 def first_time(first: Stream) -> int:

@@ -232,6 +232,26 @@ def test_a_book_that_is_not_proven_is_cleared_and_left_out_until_its_next_snapsh
     same_books(broken(), read_tardis(path))
 
 
+@pytest.mark.parametrize("rows", [1, 2, 100])
+def test_a_snapshot_that_follows_another_is_told_from_it(tmp_path, rows):
+    """A reader discards its book at a snapshot that follows a change; a marker is an empty snapshot."""
+    empty = change(5, None, None, None) | {"is_snapshot": True}
+    level2 = table(
+        "level2", [*book_of(), *book_of(at=3, bid=50.0, ask=51.0), empty, *book_of(at=6, bid=60.0, ask=61.0)]
+    )
+    path = to_tardis(in_pieces(level2, rows), tmp_path / "book.csv")
+    told = [",".join(text.split(",")[4:]) for text in path.read_text().splitlines()[1:]]
+    assert told == [
+        *("true,bid,99.5,1", "true,ask,100.5,2"),
+        *("false,bid,0,0", "true,bid,50,1", "true,ask,51,2"),
+        *("false,bid,0,0", "true,bid,0,0"),
+        *("true,bid,60,1", "true,ask,61,2"),
+    ]
+    again = books(read_tardis(path))
+    assert again.select(LEVELS).equals(books(level2).select(LEVELS))
+    assert again["book_state"].to_list() == ["ok", "ok", "empty", "ok"]
+
+
 def test_changes_before_the_first_snapshot_are_of_no_proven_book(tmp_path):
     rows = table("level2", [change(1, "bid", 99.0, 1.0), change(2, "bid", 98.0, 1.0), *book_of(at=3)])
     path = to_tardis(rows, tmp_path / "book.csv")

@@ -132,9 +132,13 @@ def test_the_nearest_if_all_are_behind_it(find, keep):
 
 @pytest.mark.parametrize("number", [5, 50])
 @pytest.mark.parametrize("away", [DAY, DAY + 0.000001, 40 * DAY])
-def test_equal_numbers_of_another_day_are_not_taken(find, keep, number, away):
-    keep("a", 4, 4)
-    assert find(number, 4 + away) == Found(None, "nothing")
+def test_a_state_of_another_day_is_not_continued_whatever_its_number(find, keep, number, away):
+    """But its books are known to be broken."""
+    state = keep("a", 4, 4)
+    found = find(number, 4 + away)
+    assert found == Found(state.aged(), "a")
+    assert found.state.stream.unread.keys() == found.state.stream.unmarked == {"BTC-USD"}
+    assert not found.state.products["proven"].any()
 
 
 @pytest.mark.parametrize("number", [5, 50])
