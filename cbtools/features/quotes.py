@@ -15,7 +15,7 @@ from cbtools.features.clock import Clock
 from cbtools.features.links import NO_TIME, Products, order_of, times_of
 from cbtools.features.stage import check_frame
 from cbtools.lazy import source, values_of
-from cbtools.schema import TIME, Column
+from cbtools.schema import BOOK_STATE, TIME, Column
 from cbtools.spans import span_ns
 
 I64 = npt.NDArray[np.int64]
@@ -43,6 +43,7 @@ _BEST: Final = {
     "best_ask": "ask_price_1",
     "best_ask_size": "ask_size_1",
 }
+_TIMES: Final = frozenset({"trade_time", "server_time", "capture_time"})
 FOUND_BY: Final = ("product_id", "book_state", "server_time", "capture_time")
 """The columns of a book by which the row is found that prevailed at a trade."""
 FOUND_FOR: Final = ("product_id", "is_snapshot", "trade_time", "server_time", "capture_time")
@@ -216,10 +217,15 @@ def _quotes(book: pl.DataFrame, clock: Clock) -> pl.DataFrame:
 
 
 def require(schema: pl.Schema, columns: tuple[str, ...], what: str) -> None:
-    """Raise an error if a frame lacks a column."""
+    """Raise an error if a frame lacks a column, or has a time or a state that cannot be compared."""
     for name in columns:
         if name not in schema:
             raise ConfigError(f"the {what} frame lacks the column {name}: it has {', '.join(schema)}")
+        dtype = schema[name]
+        if name in _TIMES and not (isinstance(dtype, pl.Datetime) and dtype.time_zone == "UTC"):
+            raise ConfigError(f"{name} of the {what} frame must be {TIME}, not {dtype}: cast it")
+        if name == "book_state" and dtype not in (BOOK_STATE, pl.String):
+            raise ConfigError(f"{name} of the {what} frame must be {BOOK_STATE}, not {dtype}: cast it")
 
 
 def side_audit(trades: pl.LazyFrame | pl.DataFrame, *, clock: Clock = "exchange") -> pl.LazyFrame:

@@ -375,3 +375,21 @@ if __name__ == "__main__":
     assert not hasattr(kernels.prevailing, "signatures"), "compiled"
     for seed in range(tiers.by_tier(10, 40, 40)):
         compare(random.Random(seed))
+
+
+@pytest.mark.parametrize(
+    ("of", "name", "wrong"),
+    [
+        ("trades", "trade_time", pl.col("trade_time").dt.replace_time_zone(None)),
+        ("trades", "trade_time", pl.col("trade_time").dt.convert_time_zone("Europe/Berlin")),
+        ("trades", "trade_time", pl.col("trade_time").cast(pl.String)),
+        ("book", "server_time", pl.col("server_time").cast(pl.Int64)),
+        ("book", "book_state", pl.col("book_state").to_physical()),
+    ],
+)
+def test_times_and_states_of_another_form_are_refused(of, name, wrong):
+    book, trades = frames([quote(1)], [trade(2)])[::-1]
+    made = {"book": book, "trades": trades}
+    made[of] = made[of].with_columns(wrong)
+    with pytest.raises(cb.ConfigError, match=rf"{name} of the .* frame must be .*: cast it"):
+        cb.join_quotes(made["trades"], made["book"])
