@@ -569,3 +569,27 @@ def test_a_gap_shown_by_a_frame_sent_before_the_one_before_it_sorts_behind_it(tm
     book = cb.scan_dataset(tmp_path / "out", "book").collect()
     assert book["book_state"].to_list() == ["ok", "ok", "unproven"]
     assert cb.book_at(tmp_path / "out", moment(6), "A").book_state == "unproven"
+
+
+@pytest.mark.parametrize("segments", [1, 2])
+def test_snapshots_without_a_server_time_stay_in_their_place(tmp_path, segments):
+    """The Exchange feed sends no time with them: sorted by it, they stood before all changes."""
+    lines = [
+        wire.record(wire.exchange_snapshot("A", [["100", "1"]], [["101", "1"]]), text(moment(0))),
+        exchange(wire.exchange_update(["buy", "100.5", "1"], product_id="A"), 1),
+        wire.record(wire.exchange_snapshot("A", [["90", "1"]], [["91", "1"]]), text(moment(2))),
+        exchange(wire.exchange_update(["buy", "90.5", "1"], product_id="A"), 3),
+    ]
+    cut = len(lines) // segments
+    paths = [timeline.write(tmp_path, i, *lines[i * cut : (i + 1) * cut]) for i in range(segments)]
+    for path in paths:
+        cb.run_segment(path, tmp_path / "out")
+    truth = cb.scan_raw(paths, "level2").pipe(cb.rebuild_book, depth=1).collect()
+    for compacted in (False, True):
+        if compacted:
+            cb.compact_dataset(tmp_path / "out")
+        level2, book = (cb.scan_dataset(tmp_path / "out", table) for table in ("level2", "book"))
+        shown = ["line", "bid_price_1", "ask_price_1", "book_state"]
+        assert book.select(shown).collect().equals(truth.select(shown))
+        assert cb.rebuild_book(level2, depth=1).select(shown).collect().equals(truth.select(shown))
+        assert cb.book_at(tmp_path / "out", moment(1.5), "A").bids["price"].to_list() == [100.5, 100.0]

@@ -160,10 +160,10 @@ def write_compacted(
     told = {k: v for k, v in footers[-1].items() if k.startswith("cbtools.")}
     told |= {"cbtools.segment": segments[0], _SEGMENTS: json.dumps(segments)}
     told[_BYTES] = str(sum(_share(source, without) for source in sources))
-    by = order.sort_columns(schema)
+    by = order_of(sources, schema)
     draft = scratch_for(folder) / hive.temporary_name(drafted, token, number)
     try:
-        rows = write_part(draft, _merged(sources, schema, by, without), schema, told)
+        rows = write_part(draft, _merged(sources, schema, by, without), schema, told, sorted_by=by)
     except BaseException:
         discard(draft, path)
         raise
@@ -171,10 +171,15 @@ def write_compacted(
 
 
 def write_part(
-    file: Path, frames: Iterator[pl.DataFrame], schema: pl.Schema, footer: Mapping[str, str]
+    file: Path,
+    frames: Iterator[pl.DataFrame],
+    schema: pl.Schema,
+    footer: Mapping[str, str],
+    *,
+    sorted_by: list[str],
 ) -> int:
     """Write frames, whose rows are in order, as a part; gives how many rows there were."""
-    out = PartFile(file, Format(schema, metadata=footer, sorted_by=order.sort_columns(schema)))
+    out = PartFile(file, Format(schema, metadata=footer, sorted_by=sorted_by))
     try:
         for group in regroup(frames, row_group_rows(schema)):
             out.write(group)
@@ -209,6 +214,25 @@ def _schema_of(sources: Sequence[Path]) -> pl.Schema:
                 )
     found.pop(SEGMENT, None)
     return pl.Schema({**found, SEGMENT: pl.String()})
+
+
+def order_of(sources: Sequence[Path], schema: Mapping[str, pl.DataType]) -> list[str]:
+    """Return the columns by which the rows of parts are sorted, or merged; none if some are as received.
+
+    Of these, one part's rows stand behind another's, each in its own order.
+    """
+    by = order.sort_columns(schema)
+    return [] if by and order.by_receipt(by, _count_null(sources, by[0])) else by
+
+
+def _count_null(sources: Sequence[Path], column: str) -> int:
+    """Count the rows of parts that have none in a column."""
+    scans = [pl.scan_parquet(str(source), glob=False, hive_partitioning=False) for source in sources]
+    counts = [
+        scan.select(pl.col(column).null_count() if column in scan.collect_schema() else pl.len())
+        for scan in scans
+    ]
+    return int(sum(counted.item() for counted in pl.collect_all(counts)))
 
 
 def _merged(

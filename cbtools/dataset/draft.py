@@ -6,6 +6,9 @@ import contextlib
 import secrets
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import replace
+from functools import cached_property, partial
+from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
@@ -58,9 +61,17 @@ class Plan:
         self.folders = folders
         self.sorted_by = order.sort_columns(schema)
         self.form = Format(schema, metadata=footer, sorted_by=self.sorted_by, never_null=never_null)
+        self._as_received = partial(
+            Format, schema, metadata=footer, sorted_by=[*order.RECEIVED], never_null=never_null
+        )
         self.group_rows = row_group_rows(schema)
         self._row_bytes = row_bytes(schema)
         self._texts = [name for name, dtype in schema.items() if dtype in (pl.String, pl.Binary)]
+
+    @cached_property
+    def form_as_received(self) -> Format:
+        """That of a part in the order of receipt."""
+        return self._as_received()
 
     def bytes_of(self, frame: pl.DataFrame) -> int:
         """Give what rows need in memory."""
@@ -83,6 +94,8 @@ class Draft:
         self._waiting: list[pl.DataFrame] = []
         self._waiting_rows = 0
         self._runs: list[order.Run] = []
+        self._lines: list[tuple[order.Key, order.Key]] = []  # the first and the last of each run
+        self._as_received = self._claimed = False  # whether it is, and whether a file says otherwise
         self._out: PartFile | None = None
         self._files: list[Path] = []
 
@@ -110,12 +123,17 @@ class Draft:
     def _write_group(self, rows: int) -> None:
         frame, by = pl.concat(self._waiting), self._plan.sorted_by
         group, rest = frame.head(rows), frame.slice(rows)
-        if not order.in_order(group, by):
-            group = group.sort(by, nulls_last=False, maintain_order=True)
+        if by and order.by_receipt(by, group[by[0]].null_count()):
+            self._as_received = True
+        key = order.RECEIVED if self._as_received else by
+        if not order.in_order(group, key):
+            group = group.sort(key, nulls_last=False, maintain_order=True)
         if self._out is None:
             self._out = self._create()
         first, last = order.ends(group, by)
         self._runs.append(order.Run(self._out.path, self._out.rows, group.height, first, last))
+        if by and by[-1] in order.RECEIVED:
+            self._lines.append(order.extremes(group, by[-1]))
         self._out.write(group)
         self.waiting_bytes = self.waiting_bytes * rest.height // frame.height
         self._waiting_rows = rest.height
@@ -128,7 +146,8 @@ class Draft:
         for _ in range(_TRIES):
             with contextlib.suppress(FileNotFoundError):  # another segment's writer just tidied it away
                 plan.folders.make(self.folder)
-                return PartFile(path, plan.form)
+                self._claimed = not self._as_received
+                return PartFile(path, plan.form if self._claimed else plan.form_as_received)
         raise FileNotFoundError(f"{self.folder} vanishes as soon as it is made")
 
     def close(self) -> None:
@@ -141,11 +160,15 @@ class Draft:
         """Have all rows in one file, sorted."""
         self.flush()
         self.close()
-        pairs = zip(self._runs, self._runs[1:], strict=False)
-        if len(self._files) == 1 and all(order.rank(a.last) <= order.rank(b.first) for a, b in pairs):
+        runs, by = self._runs, self._plan.sorted_by
+        if self._as_received:
+            ends = zip(runs, self._lines, strict=True)
+            runs, by = [replace(run, first=low, last=high) for run, (low, high) in ends], [*order.RECEIVED]
+        follow = all(order.rank(a.last) <= order.rank(b.first) for a, b in pairwise(runs))
+        if len(self._files) == 1 and follow and not (self._as_received and self._claimed):
             return
         self._out = self._create()
-        for group in regroup(order.merge(self._runs, self._plan.sorted_by), self._plan.group_rows):
+        for group in regroup(order.merge(runs, by), self._plan.group_rows):
             self._out.write(group)
         self.close()
         for path in self._files[:-1]:

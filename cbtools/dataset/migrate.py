@@ -14,7 +14,7 @@ import polars as pl
 
 from cbtools import schema
 from cbtools.dataset import hive, order
-from cbtools.dataset.compacted import SEGMENT, write_part
+from cbtools.dataset.compacted import SEGMENT, order_of, write_part
 from cbtools.dataset.listing import alone, datasets_under, partitions_in
 from cbtools.dataset.parquet import columns_told, package_version
 from cbtools.dataset.written import Headed
@@ -168,7 +168,10 @@ class _Part:
         token = secrets.token_hex(hive.TOKEN_BYTES)
         draft = scratch_for(path.parent) / hive.temporary_name(str(hive.segment_of(self.name)), token, 0)
         try:
-            rows = write_part(draft, frame.collect_batches(maintain_order=True), columns, footer)
+            by = order_of([path], columns)
+            rows = write_part(
+                draft, frame.collect_batches(maintain_order=True), columns, footer, sorted_by=by
+            )
             told = self.told(draft.stat().st_size)
             if rows != told[3]:
                 raise DatasetError(f"{path} has {told[3]:,} rows, and {rows:,} in the new version: it stays")

@@ -1,5 +1,8 @@
 """The order of rows in a part: by server_time, sequence_num and line, stable, nulls first.
 
+A part with rows of which server_time is not known is in the order of receipt instead, by line: snapshots of
+the Exchange feed have none, and would all come before the changes between them.
+
 Input is nearly always in order already; so the order is checked, and only what is not in order is sorted.
 """
 
@@ -17,6 +20,9 @@ import polars as pl
 ORDER: Final = ("server_time", "sequence_num", "line")
 """The columns a part's rows are sorted by."""
 
+RECEIVED: Final = ("line",)
+"""The column that the rows are sorted by where server_time is not known of all."""
+
 Key = tuple[int | None, ...]
 """A row's place in the order: the sort columns' values, times in their unit since the epoch."""
 
@@ -28,6 +34,11 @@ def sort_columns(schema: Mapping[str, pl.DataType]) -> list[str]:
     return [
         name for name in ORDER if name in schema and (schema[name].is_integer() or schema[name].is_temporal())
     ]
+
+
+def by_receipt(by: Sequence[str], nulls: int) -> bool:
+    """Whether rows are in the order of receipt, of which so many have no server_time."""
+    return nulls > 0 and by[0] == ORDER[0] and by[-1] == ORDER[-1]
 
 
 def in_order(frame: pl.DataFrame, by: Sequence[str]) -> bool:
@@ -57,6 +68,12 @@ def ends(frame: pl.DataFrame, by: Sequence[str]) -> tuple[Key, Key]:
     """Give the keys of the first and of the last row."""
     first, last = (_key(frame.slice(row, 1), by) for row in (0, frame.height - 1))
     return first, last
+
+
+def extremes(frame: pl.DataFrame, column: str) -> tuple[Key, Key]:
+    """Return the keys of the least and of the greatest value of a column."""
+    least, greatest = frame.select(low=pl.col(column).min(), high=pl.col(column).max()).row(0)
+    return (None if frame[column].null_count() else least,), (greatest,)
 
 
 def _key(row: pl.DataFrame, by: Sequence[str]) -> Key:
