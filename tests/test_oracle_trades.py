@@ -493,7 +493,8 @@ def test_the_horizon_of_a_label_is_of_its_clock():
 
 
 def test_intervals():
-    book = [quote(0.5), quote(1.5, 100.0, 102.0), unproven(2.5), quote(3.5, proven_since=2), quote(5)]
+    moved = quote(1.5, 100.0, 102.0), quote(2.1, 100.0, 102.0)
+    book = [quote(0.5), *moved, unproven(2.5), quote(3.5, proven_since=2), quote(5)]
     trades = [
         trade(1, 1, price=4.0, size=4.0),  # at the boundary: of the interval that ends there
         trade(2, 1.1, price=9.0),
@@ -509,6 +510,11 @@ def test_intervals():
     assert of(rows, "log_return") == [None, near(math.log(1.01)), None, None, None]
     names = "signed_volume", "signed_sqrt_notional", "notional", "n_trades"
     assert of(rows, *names) == [(4.0, 4.0, 16.0, 1), (0.0, 3.0 - 4.0, 25.0, 2), *[(0.0, 0.0, 0.0, 0)] * 3]
+
+
+def test_of_an_interval_behind_the_last_row_before_a_break_the_mid_is_not_known():
+    book = [quote(0.5), quote(2), unproven(4.5), quote(5.5, proven_since=2)]
+    assert of(oracle.impact_intervals([], book, SECOND), "mid") == [100.0, 100.0, None, None, None]
 
 
 def test_intervals_are_of_their_clock():

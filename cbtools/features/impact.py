@@ -39,7 +39,7 @@ INTERVALS: Final = pl.Schema(
         "n_trades": pl.Int64(),
     }
 )
-_TIME: Final = "__time"
+_TIME, _ENDS = "__time", "__ends"
 _FLOWS: Final = ("signed_volume", "signed_sqrt_notional", "notional", "n_trades")
 _NO_VARIANCE: Final = 1e-25
 """A sum of squares of which less than so much is left beside the mean's is one of rounding."""
@@ -78,10 +78,10 @@ def impact_intervals(
         One row per product and interval, in the order of time, from the first boundary at or after the book's
         first row to the last at or before its last: product_id; interval_end (Datetime ns UTC); mid at its
         end, and proven_since of its row of the book; mid_change (quote currency) and log_return over the
-        interval, null where a mid is not known or the book was not the same throughout; signed_volume
-        (Σ D size, base currency),
-        signed_sqrt_notional (Σ D √notional), notional (quote currency) and n_trades, 0 where nothing was
-        traded. The frames are held in memory while the query runs.
+        interval, null where a mid is not known (from the last row before a break on, it is not) or the book
+        was not the same throughout; signed_volume (Σ D size, base currency), signed_sqrt_notional
+        (Σ D √notional), notional (quote currency) and n_trades, of the trades received, 0 where there is
+        none. The frames are held in memory while the query runs.
 
     Raises
     ------
@@ -104,7 +104,9 @@ def impact_intervals(
     shown = ("product_id", "bid_price_1", "ask_price_1", "book_state", "proven_since")
     require(schemas[0], (*flow, "is_snapshot", *of_trades), "market_trades")
     require(schemas[1], (*shown, *of_book), "book")
-    timed = book.lazy().select(*shown, clocks.latest(of_book).cast(TIME).alias(_TIME))
+    # what happened behind the last row before a break is not known: frames are missing
+    ends = (pl.col("book_state").shift(-1).over("product_id") == "unproven").alias(_ENDS)
+    timed = book.lazy().select(*shown, ends, clocks.latest(of_book).cast(TIME).alias(_TIME))
     mids = sample_time(timed, every, clock=_TIME)
     # a trade_time counts as it stands: trades are not always sent in the order in which they happened
     time = pl.col("trade_time") if clock == "exchange" else clocks.received()
@@ -123,8 +125,9 @@ def _mid_changes(sampled: pl.DataFrame) -> pl.DataFrame:
     before = pl.col("mid").shift().over("product_id")
     same = pl.col("proven_since") == pl.col("proven_since").shift().over("product_id")
     change = pl.when(same).then(pl.col("mid") - before)
+    known = (pl.col("book_state") == "ok") & (~pl.col(_ENDS).fill_null(False) | (pl.col("staleness_ns") == 0))
     return (
-        sampled.with_columns(mid=pl.when(pl.col("book_state") == "ok").then(mid))
+        sampled.with_columns(mid=pl.when(known).then(mid))
         .with_columns(mid_change=change, log_return=(change / before).log1p())
         .rename({"sample_time": "interval_end"})
         .select("product_id", "interval_end", "mid", "proven_since", "mid_change", "log_return")

@@ -464,6 +464,16 @@ def last_row(timed: Timed, at: int) -> Row | None:
     return found[-1] if found else None
 
 
+def last_known(timed: Timed, at: int) -> Row | None:
+    """Return the last row; unproven if it is older, and the next one shows that frames are missing."""
+    found = [i for i, (_, time) in enumerate(timed) if time is not None and time <= at]
+    if not found:
+        return None
+    (row, time), later = timed[found[-1]], timed[found[-1] + 1 :]
+    is_broken = bool(later) and later[0][0]["book_state"] == "unproven" and time is not None and time < at
+    return {**row, "book_state": "unproven"} if is_broken else row
+
+
 def same_book(before: Row | None, row: Row | None) -> bool:
     if before is None or row is None or row["proven_since"] is None:
         return False
@@ -488,7 +498,7 @@ def impact_intervals(
             continue
         end = -(-times[0] // every_ns) * every_ns
         while end <= times[-1]:
-            now, before = last_row(timed, end), last_row(timed, end - every_ns)
+            now, before = last_known(timed, end), last_known(timed, end - every_ns)
             inside = [
                 trade
                 for trade, time in timed_trades
