@@ -593,3 +593,17 @@ def test_snapshots_without_a_server_time_stay_in_their_place(tmp_path, segments)
         assert book.select(shown).collect().equals(truth.select(shown))
         assert cb.rebuild_book(level2, depth=1).select(shown).collect().equals(truth.select(shown))
         assert cb.book_at(tmp_path / "out", moment(1.5), "A").bids["price"].to_list() == [100.5, 100.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("price", float("nan")), ("price", float("inf")), ("size", float("nan")), ("size", -1.0)],
+)
+def test_what_is_no_price_or_size_is_refused(tmp_path, name, value):
+    """A frame of a user's own: NaN took quadratic time, and was the best bid."""
+    path = recording(Case([timeline.received(wire.snapshot(0, "A"), 0)], [], [], []), tmp_path)
+    level2 = cb.scan_raw(path, "level2").with_columns(
+        pl.when(side="bid").then(value).otherwise(name).alias(name)
+    )
+    with pytest.raises(cb.DatasetError, match="line 1 of A: expected finite numbers, and no size below 0"):
+        cb.rebuild_book(level2).collect()

@@ -52,7 +52,7 @@ class Book:
     age : timedelta
         How old the book is at that instant: the time since the last message applied was received (of those
         with a known time), to the microsecond. A break of the sequence that is known without a message of the
-        product (a marker in level2) counts as one.
+        product (a marker in level2) makes the book unproven, and no younger.
 
     Examples
     --------
@@ -110,7 +110,7 @@ class Book:
         >>> book.plot().get_ylabel()
         'cumulative size (BTC)'
         """
-        return plot.depth(self.bids, self.asks, self.product_id, within_bps=within_bps, ax=ax)
+        return self._marked(plot.depth(self.bids, self.asks, self.product_id, within_bps=within_bps, ax=ax))
 
     def plot_ladder(self, *, levels: int = 15, ax: Axes | None = None) -> Axes:
         """Draw the best levels of both sides, a row a level, as `cbtools.plot.ladder` does.
@@ -133,7 +133,13 @@ class Book:
         >>> book.plot_ladder(levels=5).get_xlabel()
         'size (BTC)'
         """
-        return plot.ladder(self.bids, self.asks, self.product_id, levels=levels, ax=ax)
+        return self._marked(plot.ladder(self.bids, self.asks, self.product_id, levels=levels, ax=ax))
+
+    def _marked(self, ax: Axes) -> Axes:
+        """Say in the title of a picture that the book is not ok."""
+        if self.book_state != "ok":
+            ax.set_title(f"{ax.get_title(loc='left')} ({self.book_state})", loc="left")
+        return ax
 
     def __str__(self) -> str:
         return as_text(self.items())
@@ -214,7 +220,7 @@ def book_at(
     if not found.followed:
         end = None if root is None else partial(end_of_dataset, root, kept)
         asked.check_end(found.received, end)
-    age = instant - found.received
+    age = instant - found.changed
     if oldest is not None and age > oldest:
         raise StateError(
             f"the book of {product_id!r} at {when} is {about(age)} old, more than max_age={max_age}: no "

@@ -110,12 +110,7 @@ def _rows(level2: pl.DataFrame) -> Rows:
     for name in ("product_id", "is_snapshot"):
         if level2[name].null_count():
             raise DatasetError(f"level2 has a null in {name}: there can be none in a row of a book")
-    for name in ("price", "size"):
-        if level2[name].is_nan().any():  # equal to no price, not even to itself: it would have no slot
-            row = level2.row(int(level2[name].is_nan().arg_max() or 0), named=True)
-            raise DatasetError(
-                f"level2 has NaN as {name} at line {row['line']} of {row['product_id']}: expected a number"
-            )
+    _check_numbers(level2)
     codes = pl.col("side").to_physical().cast(pl.UInt8)
     if any(level2[name].null_count() for name in OF_CHANGE):
         level2 = _with_markers(level2)
@@ -127,6 +122,17 @@ def _rows(level2: pl.DataFrame) -> Rows:
         _read_only(size.to_numpy()),
         _read_only(level2["is_snapshot"].to_numpy().view(np.uint8)),
     )
+
+
+def _check_numbers(level2: pl.DataFrame) -> None:
+    """Raise an error for what is no price or size: NaN, not equal to itself, would have no slot."""
+    wrong = ~pl.col("price").is_finite() | ~pl.col("size").is_finite() | (pl.col("size") < 0.0)
+    if level2.select(wrong.any()).item():
+        row = level2.filter(wrong).row(0, named=True)
+        raise DatasetError(
+            f"level2 has price {row['price']} and size {row['size']} at line {row['line']} of "
+            f"{row['product_id']}: expected finite numbers, and no size below 0"
+        )
 
 
 def _with_markers(level2: pl.DataFrame) -> pl.DataFrame:

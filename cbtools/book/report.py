@@ -98,8 +98,11 @@ class BookReport:
         return sum(c.agreeing.get("ok", 0) for c in counts) / tickers if tickers else None
 
     def unverified(self) -> dict[str, tuple[int, int]]:
-        """Return the products most of whose messages left an unproven book: these, and all messages."""
-        shares = {name: (c.states.get("unproven", 0), c.messages) for name, c in self.products.items()}
+        """Return the products with an unproven book, or none, at most messages: these, and all messages."""
+        none = {name: c.messages - sum(c.states.values()) for name, c in self.products.items()}
+        shares = {
+            name: (c.states.get("unproven", 0) + none[name], c.messages) for name, c in self.products.items()
+        }
         return {name: (n, of) for name, (n, of) in shares.items() if 2 * n > of}
 
     def _by_product(self, what: str, unit: str) -> str:

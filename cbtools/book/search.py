@@ -28,6 +28,8 @@ _DAY_NS: Final = 86_400 * 10**9
 _OF_ONE_PRODUCT: Final = 60 * 10**9
 """For so long after its last row, rows of one product alone tell its book, nanoseconds. In a quiet market a
 product has no change for seconds, and only other products' rows show that the recording went on."""
+_IS_CHANGE: Final = pl.col("side").is_not_null() | pl.col("is_snapshot")
+"""A row of level2 that is of a message, and not the marker of a break."""
 _TIME: Final = pl.coalesce("capture_time", "server_time").to_physical().alias(RECEIVED)
 
 Sides = tuple[pl.DataFrame, pl.DataFrame]
@@ -37,12 +39,14 @@ Sides = tuple[pl.DataFrame, pl.DataFrame]
 class Found:
     """A book: its bids and asks, its message as a row of ``book`` tells it, and when that was received.
 
+    ``changed``: receipt of the last message, which a break is not.
     ``followed``: a message of the product was received later than the instant.
     """
 
     sides: Sides
     told: dict[str, Any]
     received: int
+    changed: int
     followed: bool
 
 
@@ -82,13 +86,13 @@ class Asked:
             number = snapshot["sequence_num"]
             since = pl.lit(True) if number is None else pl.col("sequence_num") >= number - _OUT_OF_ORDER
             rows = rows.filter(_from(snapshot[RUN], since))
-        told, received, followed = self._replayed(rows, rebuilder := Rebuilder(_OPTIONS, _TOLD))
-        if told is None or received is None:
+        told, received, changed, followed = self._replayed(rows, rebuilder := Rebuilder(_OPTIONS, _TOLD))
+        if told is None or received is None or changed is None:
             raise StateError(
                 f"the rows of {self.product_id!r} have neither a capture_time nor a server_time: it is not "
                 f"known which of them were received by {self.when}"
             )
-        return Found(_sides(rebuilder.books[self.product_id]), told, received, followed)
+        return Found(_sides(rebuilder.books[self.product_id]), told, received, changed, followed)
 
     def check_end(self, last: int, end_of_recording: Callable[[], int | None] | None) -> None:
         """Refuse an instant after the recording's end, where no later message of the product is known.
@@ -139,11 +143,21 @@ class Asked:
         later = pl.col("sequence_num") > state.stream.last
         rows = self._rows.filter(_from(state.stream.run_of(self.product_id).name, later))
         rebuilder = Rebuilder(_OPTIONS, _TOLD, state.stream, state.ladders(), state.begin)
-        told, received, followed = self._replayed(rows, rebuilder)
+        told, received, changed, followed = self._replayed(rows, rebuilder)
         sides = _sides(rebuilder.books[self.product_id])
         if told is None:
             told, received = self._of_state(state, sides)
-        return Found(sides, told, state.stream.last_time if received is None else received, followed)
+        end = state.stream.last_time
+        if changed is None:  # in the state
+            rows = self._until(end).filter(_IS_CHANGE).select(RECEIVED).tail(1)
+            found = rows.collect(engine="streaming")[RECEIVED].to_list()
+            changed = found[0] if found else end
+        return Found(sides, told, end if received is None else received, changed, followed)
+
+    def _until(self, end: int) -> pl.LazyFrame:
+        """Return the product's rows received by the end of a state."""
+        rows: pl.LazyFrame = self._of_product.filter(pl.col(RECEIVED) <= end)
+        return rows.filter(pl.col("date").to_physical() <= end // _DAY_NS + 1) if self._has_dates else rows
 
     def _of_state(self, state: BookState, sides: Sides) -> tuple[dict[str, Any], int | None]:
         """Tell of the last message in a state, after which none came: its row is found by its number.
@@ -151,9 +165,7 @@ class Asked:
         Where that row is gone, the state's end stands for the message's time.
         """
         effect, end = effects_of(state.products)[self.product_id], state.stream.last_time
-        rows = self._of_product.filter(pl.col(RECEIVED) <= end)
-        if self._has_dates:
-            rows = rows.filter(pl.col("date").to_physical() <= end // _DAY_NS + 1)
+        rows = self._until(end)
         if effect.sequence_num is not None:
             rows = rows.filter(pl.col("sequence_num") == effect.sequence_num)
         elif self._has_dates:
@@ -168,17 +180,19 @@ class Asked:
 
     def _replayed(
         self, rows: pl.LazyFrame, rebuilder: Rebuilder
-    ) -> tuple[dict[str, Any] | None, int | None, bool]:
+    ) -> tuple[dict[str, Any] | None, int | None, int | None, bool]:
         """Apply messages until the first that was received later.
 
-        Returns the last row of the book, if there is one; when the last of the messages applied was received
-        (of those with a time); and whether one was received later.
+        Returns the last row of the book, if there is one; when the last of the rows applied was received (of
+        those with a time), and the last that is no break; and whether one was received later.
         """
-        whole, last, received, followed = Whole(), None, None, False
+        whole, last, received, changed, followed = Whole(), None, None, None, False
         for batch in rows.collect_batches(maintain_order=True):
             before = batch.head(_first_later(batch, self.instant))
             times = before[RECEIVED].drop_nulls()
             received = times[-1] if len(times) else received
+            times = before.filter(_IS_CHANGE)[RECEIVED].drop_nulls()
+            changed = times[-1] if len(times) else changed
             told = [rebuilder(part.drop(RECEIVED)) for part in whole(before)]
             last = next((frame.row(-1, named=True) for frame in reversed(told) if frame.height), last)
             if before.height < batch.height:
@@ -187,7 +201,7 @@ class Asked:
         for part in whole(None):
             rest = rebuilder(part.drop(RECEIVED))
             last = rest.row(-1, named=True) if rest.height else last
-        return last, received, followed
+        return last, received, changed, followed
 
 
 def _from(run: int, later: pl.Expr) -> pl.Expr:

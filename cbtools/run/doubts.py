@@ -24,14 +24,15 @@ def warn_of_clock(delays: Mapping[str, ReceiveDelay], where: str) -> None:
 
 
 def warn_of_books(book: BookReport | None, where: str) -> None:
-    """Warn of products whose book was not verified at most of their messages."""
+    """Warn of products that had no verified book for most of their messages."""
     found = {} if book is None else book.unverified()
     if found:
         shares = sorted(((n / of, name, of) for name, (n, of) in found.items()), reverse=True)
         shown = listed(f"{name} ({share:.0%} of {of:,})" for share, name, of in shares)
         warn(
-            f"{where}: at most messages, the book was not verified (book_state unproven): {shown}. Frames "
-            "are missing, or no snapshot came. Filter by book_state, or start from the state before it"
+            f"{where}: for most messages, there was no verified book: {shown}. Frames are missing, or no "
+            "snapshot came (run the segment before it first). Give all rows to cbtools' functions, which "
+            "leave out what is unproven: without these rows they see no breaks"
         )
 
 
