@@ -72,7 +72,7 @@ def test_a_clock_that_is_off(early, tmp_path):
 
 def test_a_book_that_was_hardly_ever_verified(unverified, tmp_path):
     said = (
-        "segment_20260304T05_00002: for most messages, there was no verified book (book_state unproven): "
+        "segment_20260304T05_00002: for most messages, there was no verified book: "
         "BTC-USD (75% of 4). Frames are missing"
     )
     for found in (warned(cb.run_segment, unverified, tmp_path / "out"), warned(cb.inspect_raw, unverified)):
