@@ -114,11 +114,11 @@ def scan_dataset(
     known = dict(schema(table)) if table is not None and table in TABLES else {}
     declared = known if table in RAW else {}  # a book has its own depth
     read = files if footers == "all" else _sample(files)
-    inside = _columns(declared, by, read)
+    inside = _columns(declared, by, read, ours=bool(known))
     if any(hive.compacted_first(file.entry.name) is not None for file in files):
         inside[compacted.SEGMENT] = pl.String()
     if columns is not None and len(read) < len(files) and not set(columns) <= {*by, *inside}:
-        inside = _columns(declared, by, files)
+        inside = _columns(declared, by, files, ours=bool(known))
     types = _partition_types(declared, by, read)
     first = [name for name in known if name in by or name in declared]
     names = [name for name in dict.fromkeys([*first, *inside, *by]) if name != compacted.SEGMENT]
@@ -205,7 +205,7 @@ def _sample(files: list[_File]) -> list[_File]:
 
 
 def _columns(
-    declared: Mapping[str, pl.DataType], by: Sequence[str], files: Sequence[_File]
+    declared: Mapping[str, pl.DataType], by: Sequence[str], files: Sequence[_File], *, ours: bool
 ) -> dict[str, pl.DataType]:
     """Give the columns inside the files: the table's, and all that the footers of these files name."""
     found = dict(declared)
@@ -215,7 +215,7 @@ def _columns(
         if isinstance(there, Exception):  # a query that needs the file will say so
             unreadable = f"{file.entry.path}: {there}"
             continue
-        if _STREAM not in there:  # as in every part of a table of ours, but those of versions before
+        if ours and _STREAM not in there:  # which no part of a table of ours lacks, but those of before
             check_version(pl.read_parquet_metadata(file.entry.path), file.entry.path)
         for name, dtype in there.items():
             if found.setdefault(name, dtype) != dtype:

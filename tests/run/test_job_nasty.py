@@ -229,15 +229,18 @@ def test_the_job_ends_and_each_segment_is_in_its_place(job):
 @pytest.mark.parametrize("name", NASTY)
 def test_its_rows_are_the_raw_rows(job, name):
     segment = f"nasty_{name}"
-    raw = cb.read_raw(job.copies / f"{segment}.ndjson")
+    told = job.report.segments.row(by_predicate=pl.col("segment") == segment, named=True)
+    start = None
+    if told["started_from"] != "nothing":  # days before: its first frame breaks the books of that state
+        start = cb.BookState.load(job.out / "_state" / f"{told['started_from']}.parquet").aged()
+    raw = cb.read_raw(job.copies / f"{segment}.ndjson", start=start)
     expected = {table: getattr(raw, table) for table in CHANNELS}
-    expected["book"] = cb.rebuild_book(raw.level2).collect().select(schema("book").names())
+    book = cb.rebuild_book(raw.level2, start=start).collect()
+    expected["book"] = book.select(schema("book").names())
     for table, frame in expected.items():
         laws.assert_same(job.of(table, segment), by_line(frame), table)
     gaps = job.report.gaps.filter(segment=segment)
     laws.assert_same(gaps.select(schema("gaps").names()), raw.gaps, "gaps")
-    told = job.report.segments.row(by_predicate=pl.col("segment") == segment, named=True)
-    assert told["started_from"] == "nothing"
     for count in ("lines", "raw_bytes", "gaps", "lost_frames"):
         assert told[count] == getattr(raw.report, count), count
     assert told["rejects"] == raw.rejects.height
@@ -272,7 +275,12 @@ def test_every_line_of_it_is_accounted_for(job, name):
     segment = f"nasty_{name}"
     text = (job.copies / f"{segment}.ndjson").read_bytes()
     lines = text.removesuffix(b"\n").split(b"\n")
-    with_rows = {line for table in CHANNELS for line in job.of(table, segment)["line"]}
+    rows = [job.of(table, segment) for table in CHANNELS]
+    rows = [
+        frame.filter(pl.col("side").is_not_null() | pl.col("is_snapshot")) if "side" in frame else frame
+        for frame in rows
+    ]
+    with_rows = {line for frame in rows for line in frame["line"]}
     rejected = quarantined(job.out, segment)
     assert not with_rows & rejected.keys()
     assert {number: lines[number - 1] for number in rejected} == rejected
