@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from cbtools.errors import ConfigError
+from cbtools.errors import ConfigError, warn
 from cbtools.features import clock as clocks
 from cbtools.features.clock import Clock
 from cbtools.features.links import NO_TIME, Products, order_of, times_of
@@ -44,6 +44,8 @@ _BEST: Final = {
     "best_ask_size": "ask_size_1",
 }
 _TIMES: Final = frozenset({"trade_time", "server_time", "capture_time"})
+MOST_PAST: Final = 0.25
+"""A recording begins with trades of snapshots: of so large a share there is a warning."""
 FOUND_BY: Final = ("product_id", "book_state", "server_time", "capture_time")
 """The columns of a book by which the row is found that prevailed at a trade."""
 FOUND_FOR: Final = ("product_id", "is_snapshot", "trade_time", "server_time", "capture_time")
@@ -166,6 +168,11 @@ def join_quotes(
     ConfigError
         If a frame lacks a column, tolerance is no time span, or there is no such clock; at once.
 
+    Warns
+    -----
+    CbtoolsWarning
+        If more than a quarter of the trades came in snapshots, when the query has run.
+
     Examples
     --------
     >>> import cbtools as cb
@@ -194,10 +201,17 @@ def join_quotes(
         find, quotes = Prevailing(held, clock), _quotes(held, clock)
         del held
         needed = [name for name in schema if name in {*kept, *FOUND_FOR}]
+        past, of = 0, 0
         for batch in rows.select(needed).collect_batches(maintain_order=True):
+            past, of = past + int(batch["is_snapshot"].sum()), of + batch.height
             places = find(batch, oldest).places
             index = pl.Series(places).set(pl.Series(places < 0), None)
             yield batch.with_columns(quotes.select(pl.all().gather(index))).select(columns)
+        if past > MOST_PAST * of:
+            warn(
+                f"join_quotes: {past:,} of {of:,} trades came in snapshots, after they happened, and have no "
+                "quote: filter by is_snapshot to leave them out of what is counted"
+            )
 
     return source(batches, made, "QUOTES of market_trades")
 

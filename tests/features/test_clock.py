@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import random
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -349,6 +350,7 @@ def test_no_effective_spread_of_the_sample_is_negative(sample):
     assert 0.4 < share < 0.5  # what docs/clocks.md says
 
 
+@pytest.mark.slow
 def test_a_recording_cut_at_every_line_in_a_burst_of_trades_gives_the_same_rows(tmp_path):
     """Segments of one line each, of which the trades' order and the book's do not depend."""
     first = min(cb.sample_path().iterdir())
@@ -393,3 +395,14 @@ def test_times_and_states_of_another_form_are_refused(of, name, wrong):
     made[of] = made[of].with_columns(wrong)
     with pytest.raises(cb.ConfigError, match=rf"{name} of the .* frame must be .*: cast it"):
         cb.join_quotes(made["trades"], made["book"])
+
+
+@pytest.mark.parametrize(("past", "warns"), [(1, False), (2, True)])
+def test_many_trades_of_snapshots_are_told(past, warns):
+    trades = [trade(2, is_snapshot=i < past) for i in range(4)]
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always", cb.CbtoolsWarning)
+        cb.join_quotes(*frames([quote(1)], trades)).collect()
+    said = [str(one.message) for one in found if issubclass(one.category, cb.CbtoolsWarning)]
+    assert len(said) == warns
+    assert all(one.startswith(f"join_quotes: {past} of 4 trades came in snapshots") for one in said)
