@@ -48,6 +48,7 @@ ORDER = [
         "delays",
         "report",
         "piece",
+        "markers",
         "stream",
         "scan",
         "__init__",

@@ -110,7 +110,6 @@ def _rows(level2: pl.DataFrame) -> Rows:
     for name in ("product_id", "is_snapshot"):
         if level2[name].null_count():
             raise DatasetError(f"level2 has a null in {name}: there can be none in a row of a book")
-    _check_numbers(level2)
     codes = pl.col("side").to_physical().cast(pl.UInt8)
     if any(level2[name].null_count() for name in OF_CHANGE):
         level2 = _with_markers(level2)
@@ -124,7 +123,7 @@ def _rows(level2: pl.DataFrame) -> Rows:
     )
 
 
-def _check_numbers(level2: pl.DataFrame) -> None:
+def check_numbers(level2: pl.DataFrame) -> None:
     """Raise an error for what is no price or size: NaN, not equal to itself, would have no slot."""
     wrong = ~pl.col("price").is_finite() | ~pl.col("size").is_finite() | (pl.col("size") < 0.0)
     if level2.select(wrong.any()).item():

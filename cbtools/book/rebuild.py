@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from cbtools.book.messages import OF_FRAME, OF_ROW, RUN, STREAM, Whole
+from cbtools.book.messages import OF_FRAME, OF_ROW, RUN, STREAM, Whole, check_numbers
 from cbtools.book.rebuilder import BookOptions, Gaps, Rebuilder, When
 from cbtools.book.state import BookState
 from cbtools.errors import ConfigError
@@ -97,6 +97,8 @@ def rebuild_book(
         rebuilder, whole = _rebuilder(options, columns, start), Whole()
 
         def step(batch: pl.DataFrame | None) -> pl.DataFrame:
+            if batch is not None:
+                check_numbers(batch)
             frames = [rebuilder(rows) for rows in whole(batch)]
             return pl.concat(frames) if frames else rebuilder.empty
 

@@ -21,10 +21,11 @@ import polars as pl
 from cbtools.errors import ConfigError, SegmentError
 from cbtools.raw.delays import COUNTED, LATE, Delays, line_delays
 from cbtools.raw.files import Buffer, Piece, Progress, read_pieces
-from cbtools.raw.piece import Decoded, Decoder, Reject, Wanted, null_where, times
+from cbtools.raw.markers import break_rows, insert_breaks
+from cbtools.raw.piece import Decoded, Decoder, Reject, Wanted, times
 from cbtools.raw.report import RawReport
 from cbtools.raw.rows import Tally
-from cbtools.raw.sequence import NO_NUMBER, NO_TIME, Lines, Stream, Tracked
+from cbtools.raw.sequence import NO_TIME, Stream, Tracked
 from cbtools.schema import CHANNELS, SEGMENT, schema
 
 CHUNK_BYTES: Final = 64 << 20
@@ -171,7 +172,7 @@ class Reading:
         if not markers or "level2" not in self._wanted.columns:
             return None
         self._count.markers.update(marker[1] for marker in markers)
-        return _breaks(decoded.lines, markers, self._wanted.columns["level2"])
+        return break_rows(decoded.lines, markers, self._wanted.columns["level2"])
 
     def _finish(
         self, table: str, frame: pl.DataFrame, tracked: Tracked, breaks: pl.DataFrame | None = None
@@ -186,8 +187,8 @@ class Reading:
             frame = self._first_seen(frame)
             line = frame["line"].to_numpy()
         self._count.add_rows(table, frame)
-        if breaks is not None:  # each before the changes of its line
-            frame = pl.concat([breaks, frame.select(breaks.columns)]).sort("line", maintain_order=True)
+        if breaks is not None:
+            frame = insert_breaks(breaks, frame.select(breaks.columns))
             line = frame["line"].to_numpy()
         made = {"line": pl.Series(line + self._first_line)}
         if "stream" in asked:
@@ -216,23 +217,6 @@ class Reading:
             self._seen_trades = [pl.concat(self._seen_trades)]
         self._count.add_trade_ids(spans)
         return fresh
-
-
-def _breaks(lines: Lines, markers: Sequence[tuple[int, str, int]], columns: frozenset[str]) -> pl.DataFrame:
-    """Return the rows of level2 for the markers of breaks, with what of the columns a piece can know."""
-    line, sent = (np.array([marker[k] for marker in markers], np.int64) for k in (0, 2))
-    known = {
-        "product_id": pl.Series([marker[1] for marker in markers], dtype=pl.String),
-        "is_snapshot": pl.Series([False]).new_from_index(0, len(line)),
-        "server_time": times(sent),
-        "capture_time": times(lines.capture_time[line]),
-        "sequence_num": null_where(lines.sequence_num[line], NO_NUMBER),
-    }
-    made = {name: series for name, series in known.items() if name in columns}
-    for name in ("side", "price", "size", "event_time"):
-        if name in columns:
-            made[name] = pl.Series([None], dtype=schema("level2")[name]).new_from_index(0, len(line))
-    return pl.DataFrame({**made, "line": line})
 
 
 def _rising(trades: pl.DataFrame) -> list[Span] | None:
