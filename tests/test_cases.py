@@ -538,6 +538,18 @@ def test_behind_a_run_that_left_rows_out_the_books_are_broken(tmp_path, options)
     assert again.products.filter("proven")["product_id"].to_list() == ["A"][: int(is_a_read)]
 
 
+def test_behind_a_run_without_level2_its_rows_are_broken_without_a_book_too(tmp_path):
+    out, no_book = tmp_path / "out", {"level2": {"processor_options": {"reconstruct_lob": False}}}
+    paths = [timeline.write(tmp_path, i, *lines) for i, lines in enumerate(LEFT_OUT)]
+    for path, config in zip(paths, (no_book, {"ticker": {}}, no_book), strict=True):
+        cb.run_segment(path, out, channel_config=config)
+    level2 = cb.scan_dataset(out, "level2").collect()
+    breaks = level2.filter(pl.col("side").is_null()).select("product_id", "line", "is_snapshot")
+    assert sorted(breaks.iter_rows()) == [("A", 1, False), ("B", 1, False)]
+    book = cb.rebuild_book(level2, depth=1).collect()
+    assert set(book.filter(pl.col("capture_time") > moment(3))["book_state"]) == {"unproven"}
+
+
 def test_days_later_the_first_frame_breaks_what_a_state_has(tmp_path):
     """Whatever its number: a recorder that was off for days goes on at the next number by chance alone."""
     day = 86_400

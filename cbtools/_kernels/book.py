@@ -28,14 +28,14 @@ F64 = npt.NDArray[np.float64]
 # SINCE, SNAPSHOTS: name of the last snapshot, and how many there were. Then the fewest levels shown of each
 # side; and counts, since the book was begun here: messages, changes in them, snapshots, changes before any
 # snapshot, deletes of absent levels, breaks by which it was proven no more; from STATES on, messages by the
-# state they left. A marker of a break is no message and no change.
+# state they left. A marker of a break is neither a message nor a change.
 (
     KNOWN, BIDS, ASKS, HAS_BOOK, PROVEN, LAST_RUN, LAST_NUMBER, SINCE, SNAPSHOTS, FEWEST_BIDS, FEWEST_ASKS,
     MESSAGES, CHANGES, CLEARED, EARLY, ABSENT, BREAKS, STATES,
 ) = np.arange(18)  # fmt: skip
 MARKS = STATES + 5
 
-# what stands for the side of a marker, which is no change of a level: a snapshot that begins, or a break
+# what stands for the side of a marker, which does not change a level: a snapshot that begins, or a break
 NO_SIDE = np.int64(2)
 # Columns of `level`, a row a slot (from 1 on); sizes are 0 where there is no level.
 BID, ASK, PRICE, RANK = np.arange(4)
@@ -293,7 +293,7 @@ def _add_bands(
 def _prove(
     marked: bool, message: bool, snapshot: bool, run: np.int64, time: np.int64, number: np.int64, marks: I64
 ) -> None:
-    """Tell whether the book is proven now: by a snapshot of the same run, and no row out of order since.
+    """Decide whether the book is proven now: by a snapshot of the same run, and no row out of order since.
 
     ``marked``: there is a marker of a break; ``message``: and more. After a break no number is out of order.
     """

@@ -71,8 +71,8 @@ def prevailing(
 ) -> None:  # fmt: skip
     """Find the row of the book that is each trade's quote; -1 if there is none.
 
-    ``codes`` are the products' rows of ``kept``, -1 where there is no book. ``wanted`` are trades that can
-    have a quote. The times of receipt become running maxima; by receipt, ``happened`` becomes the same.
+    ``codes`` are the products' rows of ``kept``, -1 for a product without a book. ``wanted`` are trades that
+    can have a quote. The times of receipt become running maxima; by receipt, ``happened`` becomes the same.
     """
     for i in range(len(codes)):
         out[i] = -1

@@ -220,7 +220,7 @@ def _keep(kept: F64, high: float, low: float, undefined: float, something: float
 
 @kernel
 def total_at(sums: F64, run: I64, first: I64, rows: I64, out: F64, out_low: F64) -> None:
-    """Give a term's sum over the windows of `edges_at`, and in ``out_low`` its second part."""
+    """Compute a term's sum over the windows of `edges_at`, and in ``out_low`` its second part."""
     for k in range(len(rows)):
         out[k] = out_low[k] = _MISSING
         if rows[k] == 0:

@@ -138,7 +138,10 @@ class Book:
     def _marked(self, ax: Axes) -> Axes:
         """Say in the title of a picture that the book is not ok."""
         if self.book_state != "ok":
-            ax.set_title(f"{ax.get_title(loc='left')} ({self.book_state})", loc="left")
+            title = ax.get_title(loc="left")
+            # `set_title` would move it onto the legend
+            for text in ax.findobj(lambda artist: getattr(artist, "get_text", str)() == title):
+                text.set_text(f"{title} ({self.book_state})")  # type: ignore[attr-defined]
         return ax
 
     def __str__(self) -> str:
@@ -227,7 +230,9 @@ def book_at(
             "message of it was received since. Ask for another instant or a greater max_age; cb.inspect_raw "
             "shows breaks in the recording"
         )
-    return Book(product_id, *found.sides, **found.told, when=moment, age=timedelta(microseconds=age // 1000))
+    return Book(
+        product_id, *found.sides, **found.message, when=moment, age=timedelta(microseconds=age // 1000)
+    )
 
 
 def _dataset(root: Path) -> pl.LazyFrame:

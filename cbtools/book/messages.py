@@ -22,6 +22,8 @@ RUN: Final = "unbroken_since"
 STREAM: Final = "stream"
 OF_CHANGE: Final = ("side", "price", "size")
 """Null in a marker, all of them."""
+OF_MESSAGE: Final = pl.col("side").is_not_null() | pl.col("is_snapshot")
+"""Selects the rows of messages: all but the markers of breaks."""
 
 NO_SIDE: Final = len(SIDE.categories)
 """Stands for the side of a marker, as in the kernels."""
@@ -124,7 +126,7 @@ def _rows(level2: pl.DataFrame) -> Rows:
 
 
 def check_numbers(level2: pl.DataFrame) -> None:
-    """Raise an error for what is no price or size: NaN, not equal to itself, would have no slot."""
+    """Raise an error for NaN (which no slot of the book can hold), infinities and negative sizes."""
     wrong = ~pl.col("price").is_finite() | ~pl.col("size").is_finite() | (pl.col("size") < 0.0)
     if level2.select(wrong.any()).item():
         row = level2.filter(wrong).row(0, named=True)

@@ -42,8 +42,8 @@ def rebuild_book(
     level2 : polars.LazyFrame or polars.DataFrame
         Rows of the ``level2`` table in the order of their lines, as `scan_raw` gives them, or of one product
         as `scan_dataset` does. Needed are product_id, is_snapshot, side, price, size, server_time,
-        capture_time, sequence_num, connection, line and unbroken_since (and stream, where the book is to
-        have it). Without unbroken_since, only the
+        capture_time, sequence_num, connection, line and unbroken_since; stream, if the frame has it, is
+        copied. Without unbroken_since, only the
         numbers that the rows themselves have can prove that none is missing: where sequence_num does not
         rise by 0 or 1 from row to row, all books are unproven.
     depth : int

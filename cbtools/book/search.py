@@ -10,7 +10,7 @@ import polars as pl
 
 from cbtools.book.effect import effects_of
 from cbtools.book.ladder import Ladder
-from cbtools.book.messages import OF_FRAME, OF_ROW, RUN, Whole
+from cbtools.book.messages import OF_FRAME, OF_MESSAGE, OF_ROW, RUN, Whole
 from cbtools.book.rebuild import check_level2
 from cbtools.book.rebuilder import BookOptions, Rebuilder
 from cbtools.book.recorded import RECEIVED, moment, others_in, time_text
@@ -20,7 +20,7 @@ from cbtools.errors import StateError
 from cbtools.spans import about
 
 _OF_MESSAGE: Final = ("server_time", "capture_time", "sequence_num", "connection", "line")
-_TOLD: Final = (*_OF_MESSAGE, "book_state", "proven_since")
+_SHOWN: Final = (*_OF_MESSAGE, "book_state", "proven_since")
 _OPTIONS: Final = BookOptions(depth=1)
 _OUT_OF_ORDER: Final = 10_000
 """Rows of a dataset, which are in the order of server_time, may be so far from the order of their numbers."""
@@ -28,8 +28,6 @@ _DAY_NS: Final = 86_400 * 10**9
 _OF_ONE_PRODUCT: Final = 60 * 10**9
 """For so long after its last row, rows of one product alone tell its book, nanoseconds. In a quiet market a
 product has no change for seconds, and only other products' rows show that the recording went on."""
-_IS_CHANGE: Final = pl.col("side").is_not_null() | pl.col("is_snapshot")
-"""A row of level2 that is of a message, and not the marker of a break."""
 _TIME: Final = pl.coalesce("capture_time", "server_time").to_physical().alias(RECEIVED)
 
 Sides = tuple[pl.DataFrame, pl.DataFrame]
@@ -44,7 +42,7 @@ class Found:
     """
 
     sides: Sides
-    told: dict[str, Any]
+    message: dict[str, Any]
     received: int
     changed: int
     followed: bool
@@ -86,13 +84,13 @@ class Asked:
             number = snapshot["sequence_num"]
             since = pl.lit(True) if number is None else pl.col("sequence_num") >= number - _OUT_OF_ORDER
             rows = rows.filter(_from(snapshot[RUN], since))
-        told, received, changed, followed = self._replayed(rows, rebuilder := Rebuilder(_OPTIONS, _TOLD))
-        if told is None or received is None or changed is None:
+        message, received, changed, followed = self._replayed(rows, rebuilder := Rebuilder(_OPTIONS, _SHOWN))
+        if message is None or received is None or changed is None:
             raise StateError(
                 f"the rows of {self.product_id!r} have neither a capture_time nor a server_time: it is not "
                 f"known which of them were received by {self.when}"
             )
-        return Found(_sides(rebuilder.books[self.product_id]), told, received, changed, followed)
+        return Found(_sides(rebuilder.books[self.product_id]), message, received, changed, followed)
 
     def check_end(self, last: int, end_of_recording: Callable[[], int | None] | None) -> None:
         """Refuse an instant after the recording's end, where no later message of the product is known.
@@ -142,17 +140,17 @@ class Asked:
             return None
         later = pl.col("sequence_num") > state.stream.last
         rows = self._rows.filter(_from(state.stream.run_of(self.product_id).name, later))
-        rebuilder = Rebuilder(_OPTIONS, _TOLD, state.stream, state.ladders(), state.begin)
-        told, received, changed, followed = self._replayed(rows, rebuilder)
+        rebuilder = Rebuilder(_OPTIONS, _SHOWN, state.stream, state.ladders(), state.begin)
+        message, received, changed, followed = self._replayed(rows, rebuilder)
         sides = _sides(rebuilder.books[self.product_id])
-        if told is None:
-            told, received = self._of_state(state, sides)
+        if message is None:
+            message, received = self._of_state(state, sides)
         end = state.stream.last_time
         if changed is None:  # in the state
-            rows = self._until(end).filter(_IS_CHANGE).select(RECEIVED).tail(1)
+            rows = self._until(end).filter(OF_MESSAGE).select(RECEIVED).tail(1)
             found = rows.collect(engine="streaming")[RECEIVED].to_list()
             changed = found[0] if found else end
-        return Found(sides, told, end if received is None else received, changed, followed)
+        return Found(sides, message, end if received is None else received, changed, followed)
 
     def _until(self, end: int) -> pl.LazyFrame:
         """Return the product's rows received by the end of a state."""
@@ -172,11 +170,11 @@ class Asked:
             rows = rows.filter(pl.col("date").to_physical() >= end // _DAY_NS - 1)
         row = rows.select(*_OF_MESSAGE, RECEIVED).tail(1).collect(engine="streaming").to_dicts()
         known = {"sequence_num": effect.sequence_num, "connection": state.stream.connection}
-        told = row[0] if row else dict.fromkeys(_OF_MESSAGE) | known
-        received = told.pop(RECEIVED, None)
+        message = row[0] if row else dict.fromkeys(_OF_MESSAGE) | known
+        received = message.pop(RECEIVED, None)
         since = moment(effect.proven_since) if effect.proven and effect.proven_since is not None else None
         state_of = _state_of(*sides) if effect.proven else "unproven"
-        return told | {"proven_since": since, "book_state": state_of}, received
+        return message | {"proven_since": since, "book_state": state_of}, received
 
     def _replayed(
         self, rows: pl.LazyFrame, rebuilder: Rebuilder
@@ -191,10 +189,10 @@ class Asked:
             before = batch.head(_first_later(batch, self.instant))
             times = before[RECEIVED].drop_nulls()
             received = times[-1] if len(times) else received
-            times = before.filter(_IS_CHANGE)[RECEIVED].drop_nulls()
+            times = before.filter(OF_MESSAGE)[RECEIVED].drop_nulls()
             changed = times[-1] if len(times) else changed
-            told = [rebuilder(part.drop(RECEIVED)) for part in whole(before)]
-            last = next((frame.row(-1, named=True) for frame in reversed(told) if frame.height), last)
+            rows_of_book = [rebuilder(part.drop(RECEIVED)) for part in whole(before)]
+            last = next((frame.row(-1, named=True) for frame in reversed(rows_of_book) if frame.height), last)
             if before.height < batch.height:
                 followed = True
                 break

@@ -236,8 +236,8 @@ class BookState:
     def aged(self) -> BookState:
         """Return the state as one that no frame continues: its next frame breaks all products."""
         stream, effects = self.stream.copy(), effects_of(self.products)
-        for product in stream.unmarked & effects.keys():
-            stream.unread.setdefault(product, effects[product].proven)
+        for product in stream.unmarked:
+            stream.unread.setdefault(product, product not in effects or effects[product].proven)
         broken = [effect._replace(proven=False, sequence_num=None) for effect in effects.values()]
         return BookState(products_of(broken), self.levels, stream, self.segments)
 
@@ -325,10 +325,12 @@ class Follower:
     def state(self) -> BookState:
         """Give the state after what was read so far."""
         stream, effects, levels = self._reading.stream.copy(), [], {}
+        left_out = self._left_out()
+        stream.unmarked |= left_out
+        stream.unread |= dict.fromkeys(left_out, True)
         for product, ladder in sorted(self._rebuilder.books.items()):
             known = ladder.known()
-            if self._left_out(product):
-                stream.unmarked.add(product)
+            if product in left_out:
                 stream.unread[product] = known.proven
                 known = known._replace(proven=False, number=NO_VALUE)
             elif not self._follows:
@@ -339,11 +341,11 @@ class Follower:
         segments = (*before, *self._reading.report.segments)[-_SEGMENTS:]
         return BookState(products_of(effects), levels_of(levels), stream, segments)
 
-    def _left_out(self, product: str) -> bool:
-        """Whether the last row that was written of a product is from before this reading, and no marker."""
-        if self._written is None or product in self._written or self._start is None:
-            return False
-        return product in self._start.stream.unmarked
+    def _left_out(self) -> set[str]:
+        """Return the products whose last written row is from before this reading, and not a marker."""
+        if self._written is None or self._start is None:
+            return set()
+        return self._start.stream.unmarked.difference(self._written)
 
     def report(self, tickers: Tickers | None = None) -> BookReport:
         """Give what the books met."""

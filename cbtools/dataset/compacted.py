@@ -217,9 +217,9 @@ def _schema_of(sources: Sequence[Path]) -> pl.Schema:
 
 
 def order_of(sources: Sequence[Path], schema: Mapping[str, pl.DataType]) -> list[str]:
-    """Return the columns by which the rows of parts are sorted, or merged; none if some are as received.
+    """Return the columns by which the rows of parts are merged; none if a part is in the order of receipt.
 
-    Of these, one part's rows stand behind another's, each in its own order.
+    Parts are then joined one after another, each in its own order.
     """
     by = order.sort_columns(schema)
     return [] if by and order.by_receipt(by, _count_null(sources, by[0])) else by

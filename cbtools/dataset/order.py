@@ -37,7 +37,7 @@ def sort_columns(schema: Mapping[str, pl.DataType]) -> list[str]:
 
 
 def by_receipt(by: Sequence[str], nulls: int) -> bool:
-    """Whether rows are in the order of receipt, of which so many have no server_time."""
+    """Return whether rows are sorted by receipt: some of them (``nulls``) have no server_time."""
     return nulls > 0 and by[0] == ORDER[0] and by[-1] == ORDER[-1]
 
 

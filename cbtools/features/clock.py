@@ -9,15 +9,13 @@ import polars as pl
 
 from cbtools.errors import ConfigError
 from cbtools.features.catalogue import Table
+from cbtools.raw.delays import LATE
 
 Clock = Literal["exchange", "receive"]
 """By which times trades and books are compared; ``docs/clocks.md`` says what that means in each function."""
 
 RECEIVED: Final = ("capture_time", "server_time")
 """The time of receipt is the first of these that is not null."""
-
-LATE: Final = 5 * 10**9
-"""A trade that was sent more than this after it happened (ns) has no quote by the exchange's clock."""
 
 _TIMES: Final[Mapping[tuple[Table, Clock], tuple[str, ...]]] = {
     ("market_trades", "exchange"): ("trade_time",),

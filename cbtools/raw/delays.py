@@ -29,7 +29,7 @@ LONGEST_MEDIAN: Final = 5 * 10**9
 """A clock is off (or the recorder far behind) if the median delay exceeds this, nanoseconds: over the
 internet it is some milliseconds to some hundred."""
 LATE: Final = 5 * 10**9
-"""A trade sent so long after it happened is late, nanoseconds."""
+"""A trade sent more than this after it happened is late, ns: it has no quote by the exchange's clock."""
 
 _BITS: Final = 46
 """A bin is a double's sign, exponent and first 52 - 46 bits: 64 bins from each power of two to the next. The

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 import polars as pl
 
+from cbtools.book.messages import OF_MESSAGE
 from cbtools.schema import TIME
 
 MINUTES: Final = pl.Schema(
@@ -72,9 +73,9 @@ def _narrow(frame: pl.DataFrame, *names: str) -> pl.DataFrame:
 
 
 def _messages(level2: pl.DataFrame) -> pl.DataFrame:
-    """Return a row for each message: all rows of a product in a line. A marker of a break is none."""
+    """Return a row for each message: all rows of a product in a line. The marker of a break is not one."""
     if level2["side"].null_count():
-        level2 = level2.filter(pl.col("side").is_not_null() | pl.col("is_snapshot"))
+        level2 = level2.filter(OF_MESSAGE)
         if level2.is_empty():
             return _narrow(level2, "line")
     line, product = level2["line"].to_numpy(), level2["product_id"]

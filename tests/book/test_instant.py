@@ -618,3 +618,15 @@ def test_a_book_with_an_empty_side_has_no_plot(tmp_path, side):
     with pytest.raises(cb.ConfigError, match="the book of 'BTC-USD' has an empty side"):
         book.plot()
     assert plt.get_fignums() == []
+
+
+def test_a_picture_of_a_book_that_is_not_ok_says_so_and_its_title_stays_above_the_legend():
+    level2 = cb.scan_raw(cb.sample_path(), "level2")
+    places = {}
+    for at, state in (("14:00:25.72", ""), ("14:00:25.74", " (unproven)")):
+        ax = cb.book_at(level2, f"2025-11-26T{at}Z", "BTC-USD").plot()
+        (title,) = (text for text in ax.findobj(type(ax.title)) if text.get_text().startswith("BTC-USD"))
+        assert title.get_text().endswith(f"?{state}")
+        ax.figure.canvas.draw()
+        places[state] = title.get_window_extent().y0
+    assert places[""] == places[" (unproven)"]
