@@ -38,6 +38,9 @@ ORDER = [
     ),
     *_package(
         "raw",
+        "parts",
+        "zstd",
+        "compressed",
         "files",
         "values",
         "rows",
@@ -47,6 +50,7 @@ ORDER = [
         "sequence",
         "delays",
         "report",
+        "columns",
         "piece",
         "markers",
         "stream",

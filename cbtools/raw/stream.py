@@ -19,10 +19,11 @@ import numpy.typing as npt
 import polars as pl
 
 from cbtools.errors import ConfigError, SegmentError
+from cbtools.raw.columns import times
 from cbtools.raw.delays import COUNTED, LATE, Delays, line_delays
-from cbtools.raw.files import Buffer, Piece, Progress, read_pieces
+from cbtools.raw.files import MAX_LINE_MB, Buffer, Piece, Progress, read_pieces
 from cbtools.raw.markers import break_rows, insert_breaks
-from cbtools.raw.piece import Decoded, Decoder, Reject, Wanted, times
+from cbtools.raw.piece import Decoded, Decoder, Reject, Wanted
 from cbtools.raw.report import RawReport
 from cbtools.raw.rows import Tally
 from cbtools.raw.sequence import NO_TIME, Stream, Tracked
@@ -58,6 +59,13 @@ def check_chunk(chunk_bytes: int) -> None:
         raise ConfigError(f"chunk_bytes must be a whole number of bytes from 1 on, not {chunk_bytes!r}")
 
 
+def check_max_line(max_line_mb: float) -> None:
+    """Raise a ConfigError for a longest line that is none."""
+    number = isinstance(max_line_mb, int | float) and not isinstance(max_line_mb, bool)
+    if not number or not 0 < max_line_mb < float("inf"):
+        raise ConfigError(f"max_line_mb must be a number of MiB above 0, e.g. 256, not {max_line_mb!r}")
+
+
 class Reading:
     """One pass over segments: iterate over it for the batches; then `report` tells what was found.
 
@@ -70,11 +78,13 @@ class Reading:
         wanted: Wanted,
         *,
         chunk_bytes: int = CHUNK_BYTES,
+        max_line_mb: float = MAX_LINE_MB,
         progress: Progress | None = None,
         strict: bool = False,
         start: Stream | None = None,
     ) -> None:
         check_chunk(chunk_bytes)
+        check_max_line(max_line_mb)
         columns = {table: names for table, names in wanted.columns.items() if table in CHANNELS}
         # needed here, whatever is asked for: trades are told apart by their keys, and runs by their products
         if "market_trades" in columns:
@@ -88,11 +98,12 @@ class Reading:
         self._paths, self._progress, self._strict = paths, progress, strict
         self._threads = pl.thread_pool_size()  # of the cores that are ours, or as many as Polars was told
         self._piece_bytes = max(1, chunk_bytes // _PIECES)
-        self._spare: deque[Buffer] = deque()
+        self._max_line_mb = max_line_mb
+        self._spare: deque[Buffer] = deque(maxlen=self._threads + 2)
         self.stream = Stream() if start is None else start.copy()
         self._first_connection = 0
         self._seen_trades: list[pl.DataFrame] = []
-        self._segment, self._first_line = "", 1
+        self._segment, self._first_line, self._at_start = "", 1, True
         self._count = _Counts(delays=wanted.whole)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -118,14 +129,15 @@ class Reading:
 
     def _pieces(self) -> Iterator[Piece]:
         for path in self._paths:
-            yield from read_pieces(path, self._piece_bytes, self._progress, self._spare)
+            yield from read_pieces(path, self._piece_bytes, self._progress, self._spare, self._max_line_mb)
 
     def _in_order(self, decoded: Decoded) -> Batch:
         """Finish a piece's frames by what went before it."""
         piece = decoded.piece
-        if piece.offset == 0:
+        if self._at_start:  # damage at a file's start leaves several pieces at its byte 0
             self._segment, self._first_line, self._seen_trades = piece.segment, 1, []
             self._count.start_segment(piece.segment)
+        self._at_start = piece.last
         if self._strict and decoded.rejects:
             raise self._refusal(decoded.rejects[0])
         tracked = self.stream.track(decoded.lines, self._first_line)
@@ -143,7 +155,8 @@ class Reading:
             tables["gaps"] = _gaps(tracked)
         if "rejects" in self._asked and decoded.rejects:
             rows = [
-                (self._first_line + r.line, r.byte_offset, None, r.reason, r.raw) for r in decoded.rejects
+                (self._first_line + r.line, r.byte_offset, len(r.raw) + r.left_out, None, r.reason, r.raw)
+                for r in decoded.rejects
             ]
             tables["rejects"] = pl.DataFrame(rows, schema=schema("rejects"), orient="row")
         for table, frame in tables.items():
@@ -299,7 +312,7 @@ class _Counts:
             self.server_time = lines.server_time
             self.line_delays = line_delays(lines.server_time, lines.capture_time)
         kept = lines.framed & ~lines.rejected & ~tracked.repeated
-        self.raw_bytes += decoded.piece.size
+        self.raw_bytes += decoded.piece.size + decoded.piece.left_out
         self.lines += len(lines)
         self.frames += int(kept.sum())
         self.duplicates += int((tracked.repeated & ~lines.rejected).sum())
