@@ -14,7 +14,7 @@ from cyclopts import App, Parameter
 import cbtools as cb
 from cbtools.commands import compact, describe, query, repartition
 from cbtools.etl.days import Days
-from cbtools.raw.files import find_segments
+from cbtools.raw.files import MAX_LINE_MB, find_segments
 from cbtools.stores import as_place
 
 app = App(
@@ -65,6 +65,7 @@ def run(
     out: str,
     strict: bool = False,
     progress: bool = True,
+    max_line_mb: float = MAX_LINE_MB,
     since: str | None = None,
     until: str | None = None,
     dry_run: bool = False,
@@ -86,6 +87,8 @@ def run(
         Stop at the first line that is not understood, or the first bad segment.
     progress
         Show a progress bar, where the output is a terminal.
+    max_line_mb
+        A longer line, MiB, goes to quarantine with its first 4,096 bytes.
     since
         Of a folder, only segments with frames from this time on, e.g. 2025-11-26T14:00 (UTC).
     until
@@ -101,6 +104,7 @@ def run(
             out,
             strict=strict,
             progress=shown,
+            max_line_mb=max_line_mb,
             since=since,
             until=until,
             dry_run=dry_run,
@@ -117,7 +121,7 @@ def run(
             "files"
         )
     for path in find_segments(raw):
-        print(cb.run_segment(path, out, strict=strict, progress=shown), end="\n\n")
+        print(cb.run_segment(path, out, strict=strict, progress=shown, max_line_mb=max_line_mb), end="\n\n")
     return 0
 
 
@@ -130,6 +134,7 @@ def watch(
     strict: bool = False,
     poll_seconds: float = 1.0,
     heartbeat_seconds: float = 60.0,
+    max_line_mb: float = MAX_LINE_MB,
     jobs: Annotated[Jobs, Parameter(name="*")] = _JOBS,
 ) -> None:
     """Run the segments of a folder as the recorder closes them, until SIGTERM or SIGINT.
@@ -150,6 +155,8 @@ def watch(
         How often to look for new segments, seconds.
     heartbeat_seconds
         How often to say that it is alive, seconds.
+    max_line_mb
+        A longer line, MiB, goes to quarantine with its first 4,096 bytes.
     """
     cb.watch_job(
         folder,
@@ -157,6 +164,7 @@ def watch(
         strict=strict,
         poll_seconds=poll_seconds,
         heartbeat_seconds=heartbeat_seconds,
+        max_line_mb=max_line_mb,
         log=_say,
         **vars(jobs),
     )
@@ -181,7 +189,7 @@ def _say(line: str) -> None:
 
 
 @app.command
-def inspect(raw: Raw, /, *, progress: bool = True) -> None:
+def inspect(raw: Raw, /, *, progress: bool = True, max_line_mb: float = MAX_LINE_MB) -> None:
     """Tell what is in raw segments and how far the tickers agree with the books, and write nothing.
 
     Parameters
@@ -190,8 +198,10 @@ def inspect(raw: Raw, /, *, progress: bool = True) -> None:
         Segments, folders of segments, or glob patterns; read as one stream, in this order.
     progress
         Show a progress bar, where the output is a terminal.
+    max_line_mb
+        A longer line, MiB, is rejected.
     """
-    print(cb.inspect_raw(raw, progress=progress and sys.stderr.isatty()))
+    print(cb.inspect_raw(raw, progress=progress and sys.stderr.isatty(), max_line_mb=max_line_mb))
 
 
 @app.command
