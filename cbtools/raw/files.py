@@ -300,13 +300,16 @@ class _Cutter:
 
     def _read_on(self, carried: Buffer, buffer: Buffer) -> _Read:
         """Read on behind the first part of a line, to where one ends or is seen to be too long."""
-        filled, wanted = len(carried), self._piece_bytes
+        filled, wanted, ours = len(carried), self._piece_bytes, False
         read = _Read(_with_room(buffer, 0, filled + wanted), filled)
         read.buffer[:filled] = carried
         while not read.cut and read.stop is None and read.filled <= self._most:
             start = read.filled
             goal = start + min(wanted, max(self._piece_bytes, self._most + 1 - start))
-            read.buffer = _with_room(read.buffer, start, goal)
+            if ours:  # nobody else has seen it: it grows in place, as two of them are much for a long line
+                read.buffer.resize(max(len(read.buffer), goal + PADDING), refcheck=False)
+            elif goal + PADDING > len(read.buffer):
+                read.buffer, ours = _with_room(read.buffer, start, goal), True
             read.filled, read.stop = self._opened.fill(read.buffer, start, goal)
             read.cut = _behind_last_newline(read.buffer, start, read.filled)
             wanted *= 2  # one line longer than the piece: read on, ever more of it
