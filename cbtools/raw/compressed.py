@@ -70,13 +70,13 @@ class _Members:
             except zlib.error as error:
                 return (yield from _up_to_fault(before, packed, place, str(error)))
             if not packed and not text:
-                return End(place, f"the file ends within a {self.name}: the rest of it is missing")
+                return End(place, f"a {self.name} is cut off, and its rest is missing")
             crc, size = zlib.crc32(text, crc), size + len(text)
             yield text
             place += len(packed) - len(inflate.unused_data if inflate.eof else inflate.unconsumed_tail)
         trailer = self._file.at(place, 8)
         if len(trailer) < 8:
-            fault = f"the file ends within the checksum of a {self.name}"
+            fault = f"the checksum of a {self.name} is cut off"
             return End(place + len(trailer), fault, whole=True)
         if trailer != struct.pack("<II", crc, size & 0xFFFFFFFF):
             return End(place + 8, f"wrong checksum of a {self.name}, whose text may be altered", whole=True)

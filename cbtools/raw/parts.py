@@ -104,15 +104,16 @@ class Parts(Protocol):
 
 def read_parts(file: File, parts: Parts) -> Iterator[bytes | Damage]:
     """Read all text, and where it is damaged a `Damage`."""
-    place = 0
+    place = start = 0
     while file.at(place, 1):
         end = End(place, f"no {parts.name} begins here")
         if parts.start.match(file.at(place, 4)):
+            start = place
             end = yield from parts.read(place)
         following = file.behind_zeros(end.place)
         if end.fault:
             if not (end.whole and goes_on(file, parts, end.place)):
-                following = _next_readable(file, parts, place + 1)
+                following = _next_readable(file, parts, start + 1)
             yield _damage(end, following)
         place = following
 
@@ -126,7 +127,7 @@ def goes_on(file: File, parts: Parts, place: int) -> bool:
 def _next_readable(file: File, parts: Parts, place: int) -> int:
     """Find the next part from a place on; else return the file's end.
 
-    From right behind the start of a damaged one on: who knows how far behind its end the damage showed.
+    From right behind the start of the last one on: who knows how far behind its end the damage showed.
     """
     found = (start for start in file.find(parts.start, place) if parts.is_readable(start))
     return next(found, file.end())

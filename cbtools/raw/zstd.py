@@ -15,6 +15,7 @@ ZSTD: Final = re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18")
 """How a frame starts; the second kind holds no text and is skipped: pzstd writes one before each frame."""
 _SKIPPABLE: Final = b"\x2a\x4d\x18"
 _RAW, _RLE, _RESERVED = 0, 1, 3
+_MOST_OF_BLOCK: Final = 1 << 17
 _LARGEST: Final = 17
 """The largest window that the decoder takes: 128 MiB, as a power of two behind 1 KiB."""
 
@@ -94,10 +95,9 @@ class _Frames:
                 yield text
                 size += len(text)
         except _BrokenError as error:
-            # those before the one that was handed out last are good: they once more, and nothing is dropped
-            good = _Blocks(self._file, place, most=blocks.number - (not blocks.fault))
-            if good.most:
-                yield from _behind(size, _decoded(good))
+            self._unchecked = 0  # what was read before ended here
+            if blocks.good:  # they once more, without the one at fault: so nothing of them is dropped
+                yield from _behind(size, _decoded(_Blocks(self._file, place, most=blocks.good)))
             return End(blocks.block, blocks.fault or str(error))
         self._unchecked += size
         return self._checked(place, blocks, size)
@@ -119,7 +119,7 @@ class _Frames:
         if not blocks.header.has_checksum:
             end = End(blocks.place)
         elif len(self._file.at(blocks.place, 4)) < 4:
-            fault = f"the file ends within the checksum of a {self.name}"
+            fault = f"the checksum of a {self.name} is cut off"
             return End(self._file.end(), fault, whole=True)
         else:
             end = End(blocks.place + 4)
@@ -172,18 +172,20 @@ class _Header:
 class _Blocks:
     """A zstd frame as a file for the decoder: with each call of `read` no more than one of its blocks.
 
-    So what cannot be decoded is the block that was handed out last, and all before it are good. After
-    ``most`` of them the frame ends.
+    So what cannot be decoded is the block that was asked for last, and all before it are good. After ``most``
+    of them the frame ends.
     """
 
     closed = False
 
     def __init__(self, file: File, place: int, *, most: int = -1, checked: bool = False) -> None:
-        self._file, self._checked, self.most = file, checked, most
+        self._file, self._checked, self._most = file, checked, most
         self.header = _Header.at(file, place)
         self._waiting = self.header.sent if checked else self.header.bare
         self.block = place
-        """Where the block begins that was handed out last."""
+        """Where the block begins that was asked for last."""
+        self.good = 0
+        """How many blocks are before it: more is asked for only when they are decoded."""
         self.place = place + len(self.header.sent)
         self.number, self.fault, self._last = 0, "", False
 
@@ -203,20 +205,22 @@ class _Blocks:
         return handed
 
     def _next(self) -> bytes:
-        self.block = self.place
+        self.block, self.good = self.place, self.number
         head = int.from_bytes(self._file.at(self.place, 3), "little")
         kind, size = head >> 1 & 3, head >> 3
-        block = self._file.at(self.place, 3 + (1 if kind == _RLE else size))
-        cut = len(block) < 3 + (1 if kind == _RLE else size)
-        if cut:
-            self.fault = "the file ends within a zstd frame: the rest of it is missing"
-        if kind == _RESERVED or (cut and (kind != _RAW or len(block) <= 3)):
-            self.fault = self.fault or "a zstd block of no known kind"
+        length = 3 + (1 if kind == _RLE else size)
+        block = self._file.at(self.place, length)
+        cut = len(block) < length
+        if kind == _RESERVED or size > _MOST_OF_BLOCK:
+            self.fault = "a zstd block of a kind or size that there is not"
+        elif cut:
+            self.fault = "a zstd frame is cut off, and its rest is missing"
+        if self.fault and not (cut and kind == _RAW and len(block) > 3):
             self._last = True
             return b""
         self.number += 1
         self.place += len(block)
-        self._last = bool(head & 1) or cut or self.number == self.most
+        self._last = bool(head & 1) or cut or self.number == self._most
         if self._last and self._checked:
             return block + self._file.at(self.place, 4)
         # of a raw block that is cut off, what is there is text
