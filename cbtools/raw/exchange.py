@@ -18,6 +18,7 @@ from cbtools.raw.rows import (
     ticker_row,
     trade_row,
 )
+from cbtools.raw.sequence import EXCHANGE
 from cbtools.raw.values import NotUnderstood, dicts, name_text, one_of, time_ns
 
 _SIDES: Final = {"buy": "bid", "sell": "ask"}
@@ -30,10 +31,10 @@ _TICKER: Final = (
 def exchange_frame(frame: dict[str, Any], tally: Tally) -> Frame:
     """Read a message of the Exchange feed."""
     kind = frame["type"]
-    table, read, keys = one_of(kind, "type", _TYPES)
+    table, read, keys = one_of(kind, "type", MESSAGE_READERS)
     tally.look("frame", frame, keys)
     server_time = time_ns(frame.get("time"), "time")
-    return Frame(table, None, server_time, None, read(frame, server_time, tally), tally)
+    return Frame(EXCHANGE, table, None, server_time, None, read(frame, server_time, tally), tally)
 
 
 def _changes(value: Any, name: str, width: int) -> list[list[Any]]:
@@ -93,7 +94,7 @@ def _subscriptions(frame: dict[str, Any], _: int | None, tally: Tally) -> list[R
 
 
 _MATCH: Final = known("type trade_id maker_order_id taker_order_id side size price product_id sequence time")
-_TYPES: Final[dict[str, tuple[str, Callable[..., list[Row]], frozenset[str]]]] = {
+MESSAGE_READERS: Final[dict[str, tuple[str, Callable[..., list[Row]], frozenset[str]]]] = {
     "snapshot": ("level2", _snapshot, known("type product_id bids asks time")),
     "l2update": ("level2", _update, known("type product_id time changes")),
     "match": ("market_trades", _match, _MATCH),

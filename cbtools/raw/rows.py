@@ -52,8 +52,9 @@ class Tally:
 
 @dataclass
 class Frame:
-    """One understood line: its header and the rows of its table."""
+    """One understood line: its header and the rows of its table; ``feed`` as in `cbtools.raw.sequence`."""
 
+    feed: int
     table: str
     sequence_num: int | None
     server_time: int | None
