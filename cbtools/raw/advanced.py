@@ -19,7 +19,7 @@ from cbtools.raw.rows import (
     trade_row,
 )
 from cbtools.raw.sequence import ADVANCED
-from cbtools.raw.values import NotUnderstood, dicts, name_text, one_of, time_ns, whole
+from cbtools.raw.values import NotUnderstood, dicts, one_of, product_text, time_ns, whole
 
 LARGEST_NUMBER: Final = 2**53
 
@@ -62,7 +62,7 @@ def number_of(frame: dict[str, Any]) -> int | None:
 def _level2(event: dict[str, Any], channel: str, tally: Tally, seen: set[str]) -> list[Row]:
     tally.look(channel, event, known("type product_id updates"))
     is_snapshot = one_of(event.get("type"), "event type", _EVENT_TYPES)
-    product_id = name_text(event.get("product_id"), "product_id")
+    product_id = product_text(event.get("product_id"), "product_id")
     rows: list[Row] = []
     for update in dicts(event.get("updates"), "updates"):
         tally.look(f"{channel}.updates", update, known("side event_time price_level new_quantity"))
@@ -104,7 +104,7 @@ def _candles(event: dict[str, Any], channel: str, tally: Tally, _: set[str]) -> 
         if start >= 2**63:
             raise NotUnderstood("bad time", f"start={candle['start']!r}")
         values = (tally.number(candle, key) for key in ("open", "high", "low", "close", "volume"))
-        rows.append((name_text(candle.get("product_id"), "product_id"), start, *values))
+        rows.append((product_text(candle.get("product_id"), "product_id"), start, *values))
     return rows
 
 

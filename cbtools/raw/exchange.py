@@ -19,7 +19,7 @@ from cbtools.raw.rows import (
     trade_row,
 )
 from cbtools.raw.sequence import EXCHANGE
-from cbtools.raw.values import NotUnderstood, dicts, name_text, one_of, time_ns
+from cbtools.raw.values import NotUnderstood, dicts, one_of, product_text, time_ns
 
 _SIDES: Final = {"buy": "bid", "sell": "ask"}
 _TICKER: Final = (
@@ -44,7 +44,7 @@ def _changes(value: Any, name: str, width: int) -> list[list[Any]]:
 
 
 def _snapshot(frame: dict[str, Any], time: int | None, tally: Tally) -> list[Row]:
-    product_id = name_text(frame.get("product_id"), "product_id")
+    product_id = product_text(frame.get("product_id"), "product_id")
     levels: list[Row] = [
         (product_id, True, side, tally.plain(price, "price"), tally.plain(size, "size"), time)
         for side, key in (("bid", "bids"), ("ask", "asks"))
@@ -54,7 +54,7 @@ def _snapshot(frame: dict[str, Any], time: int | None, tally: Tally) -> list[Row
 
 
 def _update(frame: dict[str, Any], time: int | None, tally: Tally) -> list[Row]:
-    product_id = name_text(frame.get("product_id"), "product_id")
+    product_id = product_text(frame.get("product_id"), "product_id")
     return [
         (
             product_id,
@@ -77,7 +77,7 @@ def _ticker(frame: dict[str, Any], _: int | None, tally: Tally) -> list[Row]:
 
 
 def _heartbeat(frame: dict[str, Any], _: int | None, __: Tally) -> list[Row]:
-    product_id = name_text(frame.get("product_id"), "product_id")
+    product_id = product_text(frame.get("product_id"), "product_id")
     return [(product_id, text_of(frame, "time"), None, counter(frame.get("last_trade_id")))]
 
 

@@ -9,7 +9,17 @@ from typing import Any, Final
 
 import orjson
 
-from cbtools.raw.values import NotUnderstood, dicts, is_long, name_text, number, one_of, time_ns, whole
+from cbtools.raw.values import (
+    NotUnderstood,
+    dicts,
+    is_long,
+    name_text,
+    number,
+    one_of,
+    product_text,
+    time_ns,
+    whole,
+)
 
 Row = tuple[Any, ...]
 
@@ -101,7 +111,7 @@ def trade_row(trade: dict[str, Any], is_snapshot: bool, tally: Tally) -> Row:
     """Read a trade: either feed sends the maker's side."""
     side = one_of(trade.get("side"), "side", _TRADE_SIDES)
     return (
-        name_text(trade.get("product_id"), "product_id"),
+        product_text(trade.get("product_id"), "product_id"),
         whole(trade.get("trade_id"), "trade_id", text=True),
         tally.number(trade, "price"),
         tally.number(trade, "size"),
@@ -114,7 +124,7 @@ def trade_row(trade: dict[str, Any], is_snapshot: bool, tally: Tally) -> Row:
 
 def ticker_row(ticker: dict[str, Any], keys: tuple[str | None, ...], tally: Tally) -> Row:
     """Read a ticker; ``keys`` are the wire's names of the columns behind the price (None: not sent)."""
-    product_id = name_text(ticker.get("product_id"), "product_id")
+    product_id = product_text(ticker.get("product_id"), "product_id")
     price = tally.number(ticker, "price")
     rest = (key and tally.number(ticker, key, signed="percent" in key, optional=True) for key in keys)
     return product_id, price, *rest
@@ -150,7 +160,7 @@ def product_rows(products: Any, where: str, tally: Tally) -> list[Row]:
                 raise NotUnderstood("bad text", f"{key}={product[key]!r}")
         rows.append(
             (
-                name_text(product.get("id"), "id"),
+                product_text(product.get("id"), "id"),
                 *(product.get(key) for key in ("product_type", "base_currency", "quote_currency")),
                 tally.number(product, "base_increment", optional=True),
                 tally.number(product, "quote_increment", optional=True),

@@ -137,6 +137,8 @@ class _Pass:
         if not lines.framed[i]:
             state.lost_line()
             return
+        if lines.rejected[i] and lines.feed[i] == NO_FEED:  # of neither feed's books
+            return
         if not state.started:
             time = self.time(i)
             state.origin = 0 if time == NO_TIME else time
