@@ -13,7 +13,7 @@ from typing import IO, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from cbtools.errors import SegmentError
+from cbtools.errors import ConfigError, SegmentError
 from cbtools.raw.compressed import Unpacked, codec_of
 from cbtools.stores import as_place, files_in, matching, open_bytes, told_as_oserror
 
@@ -53,6 +53,13 @@ class Piece:
     damage: str = ""
     fault: str = ""
     left_out: int = 0
+
+
+def check_max_line(max_line_mb: float) -> None:
+    """Raise a ConfigError for a longest line that is none."""
+    number = isinstance(max_line_mb, int | float) and not isinstance(max_line_mb, bool)
+    if not number or not 0 < max_line_mb < float("inf"):
+        raise ConfigError(f"max_line_mb must be a number of MiB above 0, e.g. 256, not {max_line_mb!r}")
 
 
 def segment_name(path: str | os.PathLike[str]) -> str:

@@ -12,11 +12,11 @@ import polars as pl
 from cbtools.errors import ConfigError, unknown_name
 from cbtools.lazy import source as lazy_source
 from cbtools.lazy import values_of
-from cbtools.raw.files import MAX_LINE_MB, Source, find_segments
+from cbtools.raw.files import MAX_LINE_MB, Source, check_max_line, find_segments
 from cbtools.raw.piece import Wanted
 from cbtools.raw.report import RawReport
 from cbtools.raw.sequence import Stream
-from cbtools.raw.stream import CHUNK_BYTES, Reading, check_chunk, check_max_line
+from cbtools.raw.stream import CHUNK_BYTES, Reading, check_chunk
 from cbtools.schema import CHANNELS, RAW, SEGMENT, schema
 
 Channel = Literal[

@@ -9,8 +9,9 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
 
 from cbtools.errors import ConfigError
+from cbtools.raw.files import check_max_line
 from cbtools.raw.scan import check_products
-from cbtools.raw.stream import check_chunk, check_max_line
+from cbtools.raw.stream import check_chunk
 from cbtools.run.config import DEFAULT, read_config
 from cbtools.run.draft import Task
 from cbtools.run.folders import Folders

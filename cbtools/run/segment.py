@@ -12,11 +12,11 @@ from cbtools.book.state import LEVEL2, BookState, Follower
 from cbtools.book.states import check_state_folder, keep_state
 from cbtools.book.tickers import BOOK, TICKER, Agreement
 from cbtools.errors import ConfigError, DatasetError, SegmentError
-from cbtools.raw.files import MAX_LINE_MB, Source, find_segments, segment_name
+from cbtools.raw.files import MAX_LINE_MB, Source, check_max_line, find_segments, segment_name
 from cbtools.raw.piece import Wanted
 from cbtools.raw.report import listed
 from cbtools.raw.scan import check_products
-from cbtools.raw.stream import CHUNK_BYTES, Reading, check_chunk, check_max_line
+from cbtools.raw.stream import CHUNK_BYTES, Reading, check_chunk
 from cbtools.run.config import read_config
 from cbtools.run.doubts import warn_of_books, warn_of_clock, warn_of_no_rows
 from cbtools.run.draft import Task, columns_counted, draft_segment
