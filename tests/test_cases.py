@@ -507,6 +507,17 @@ def test_the_small_inputs_of_the_issue(tmp_path, name, level2, book):
     assert set(quoted.filter(after)["book_state"]) == {UNPROVEN}
 
 
+@pytest.mark.parametrize(
+    "name", ["gzip_padded_with_zeros.ndjson.gz", "zstd_skippable_frame_first.ndjson.zst"]
+)
+def test_the_small_compressed_inputs_of_the_issue(name):
+    if not (SHARED / name).is_file():
+        pytest.skip("the small inputs (shared/cases beside the checkout) are not here")
+    raw = cb.read_raw(SHARED / name)
+    assert raw.report.frames == 60
+    assert raw.rejects.is_empty()
+
+
 LEFT_OUT = [
     [timeline.received(wire.snapshot(0, "A"), 0), timeline.received(wire.snapshot(1, "B"), 1)],
     [timeline.received(wire.change(n, product), n) for n, product in ((2, "A"), (3, "B"))],

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import wire
 from command_line import Done
 
 import cbtools as cb
@@ -142,6 +143,18 @@ def test_inspect_prints_the_report_and_writes_nothing(call, recording, tmp_path,
     assert done == (0, f"{cb.inspect_raw(recording)}\n", "")
     assert "ticker agrees, ok" in done.out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_longest_line_is_an_option(call, tmp_path):
+    path = tmp_path / "ready" / "x.ndjson"
+    path.parent.mkdir()
+    path.write_bytes(b"x" * 2_000 + b"\n" + wire.record(wire.snapshot(0)) + b"\n")
+    for command in (["inspect", path], ["run", path, "--out", tmp_path / "one"]):
+        assert "line too long" not in call(*command).out
+        assert "line too long" in call(*command, "--max-line-mb", "0.001").out
+    fails(call("inspect", path, "--max-line-mb", "0"), 78, "max_line_mb must be a number of MiB above 0")
+    call("run", path.parent, "--out", tmp_path / "job", "--max-line-mb", "0.001")
+    assert "line too long" in next((tmp_path / "job" / "_quarantine").iterdir()).read_text()
 
 
 def test_inspect_takes_compressed_segments(call, recording, tmp_path):

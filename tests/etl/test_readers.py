@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from functools import partial
 
 import polars as pl
 import pytest
@@ -64,6 +65,28 @@ def test_ndjson_tells_of_a_damaged_file(tmp_path):
     assert 0 < len(list(reader.read(path))) < 100_000
     assert reader.get_stats()["errors"] >= 1
     with pytest.raises(cb.SegmentError, match="damaged behind line"):
+        reader.scan(path).collect()
+
+
+def test_ndjson_reads_on_behind_damage_and_numbers_the_lines_on(tmp_path):
+    first, second = (gzip.compress(b'{"a":1}\n{"a":2}\n{"a":', 0), gzip.compress(b'{"a":4}\n[]\n'))
+    path = tmp_path / "s.ndjson.gz"
+    path.write_bytes(first[:-9] + second)
+    assert list(NDJSONReader().read(path)) == [{"a": 1}, {"a": 2}, {"a": 4}]
+    told = [(piece.damage != "", first) for piece, first in readers._numbered(path)]
+    assert told == [(True, 1), (False, 4)]
+
+
+def test_ndjson_reads_no_line_that_is_too_long(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "read_pieces", partial(readers.read_pieces, max_line_mb=0.01))
+    path = tmp_path / "s.ndjson"
+    path.write_bytes(b'{"a":1}\n{"a":"' + b"x" * 20_000 + b'"}\n{"a":2}\n')
+    reader = NDJSONReader()
+    assert list(reader.read(path)) == [{"a": 1}, {"a": 2}]
+    assert reader.get_stats() == {"files_processed": 1, "records_read": 3, "errors": 1}
+    with pytest.raises(cb.SegmentError, match="line 2: line too long: 20,008 bytes"):
+        list(NDJSONReader(strict=True).read(path))
+    with pytest.raises(cb.SegmentError, match="line 2: line too long: 20,008 bytes"):
         reader.scan(path).collect()
 
 

@@ -14,6 +14,7 @@ import timeline
 import wire
 from jobs import Segment, put, run, run_one_by_one, same_as_segments, same_content
 
+from cbtools.run import order
 from cbtools.schema import schema
 
 ETH = "ETH-USD"
@@ -303,3 +304,16 @@ def test_only_these_tables_of_a_configuration(ready, out):
     run(ready, out, channel_config=config, channels=["ticker"])
     assert {path.name for path in out.glob("[!._]*")} == {"ticker"}
     assert {path.name for path in (out / "ticker").iterdir()} == {"product_id=BTC-USD", f"product_id={ETH}"}
+
+
+@pytest.mark.parametrize("most_bytes", [1 << 26, 3_000])
+@pytest.mark.parametrize("end", [b"", b"x" * 20_000, b"not JSON\n" * 2_000])
+def test_the_last_frames_are_found_in_bounded_memory(tmp_path, monkeypatch, most_bytes, end):
+    """However far before the end of the file they are: then it is read from its start on."""
+    monkeypatch.setattr(order, "_END_BYTES", 500)
+    monkeypatch.setattr(order, "_MOST_END_BYTES", most_bytes)
+    path = tmp_path / "x.ndjson"
+    path.write_bytes(wire.segment(*FIRST, *SECOND) + end)
+    last = order.last_frames(path)
+    assert last.last == 9
+    assert last.recent[-1][0] == 9
