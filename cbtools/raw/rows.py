@@ -13,7 +13,7 @@ from cbtools.raw.values import NotUnderstood, dicts, is_long, name_text, number,
 
 Row = tuple[Any, ...]
 
-_TRADE_SIDES: Final = {"BUY": "buy", "buy": "buy", "SELL": "sell", "sell": "sell"}
+TRADE_SIDES: Final = {"BUY": "buy", "buy": "buy", "SELL": "sell", "sell": "sell"}
 _OPPOSITE: Final = {"buy": "sell", "sell": "buy"}
 
 
@@ -96,9 +96,9 @@ def text_of(found: dict[str, Any], key: str) -> str | None:
     return value if value is None or type(value) is str else orjson.dumps(value).decode()
 
 
-def trade_row(trade: dict[str, Any], is_snapshot: bool, tally: Tally) -> Row:
-    """Read a trade: either feed sends the maker's side."""
-    side = one_of(trade.get("side"), "side", _TRADE_SIDES)
+def trade_row(trade: dict[str, Any], is_snapshot: bool, tally: Tally, more: Row = (None, None, None)) -> Row:
+    """Read a trade: either feed sends the maker's side; ``more`` is what only the Exchange feed has."""
+    side = one_of(trade.get("side"), "side", TRADE_SIDES)
     return (
         name_text(trade.get("product_id"), "product_id"),
         whole(trade.get("trade_id"), "trade_id", text=True),
@@ -108,15 +108,24 @@ def trade_row(trade: dict[str, Any], is_snapshot: bool, tally: Tally) -> Row:
         _OPPOSITE[side],
         time_ns(trade.get("time"), "time"),
         is_snapshot,
+        *more,
     )
 
 
-def ticker_row(ticker: dict[str, Any], keys: tuple[str | None, ...], tally: Tally) -> Row:
-    """Read a ticker; ``keys`` are the wire's names of the columns behind the price (None: not sent)."""
+def ticker_row(
+    ticker: dict[str, Any],
+    keys: tuple[str | None, ...],
+    tally: Tally,
+    more: Row = (None, None, None, None, None, None),
+) -> Row:
+    """Read a ticker; ``keys`` are the wire's names of the columns behind the price (None: not sent).
+
+    ``more`` is what only the Exchange feed has.
+    """
     product_id = name_text(ticker.get("product_id"), "product_id")
     price = tally.number(ticker, "price")
     rest = (key and tally.number(ticker, key, signed="percent" in key, optional=True) for key in keys)
-    return product_id, price, *rest
+    return product_id, price, *rest, *more
 
 
 def counter(value: Any) -> int | None:

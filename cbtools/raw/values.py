@@ -87,11 +87,11 @@ def time_ns(value: Any, name: str) -> int | None:
 
 
 def whole(value: Any, name: str, *, text: bool) -> int:
-    """Give a whole number from 0 to 2^63-1: a JSON integer or, where ``text`` allows it, 1 to 18 digits."""
+    """Return a whole number from 0 to 2^63-1: a JSON integer or, where ``text`` allows it, 1 to 19 digits."""
+    if text and type(value) is str and 1 <= len(value) <= 19 and value.isascii() and value.isdigit():
+        value = int(value)
     if type(value) is int and 0 <= value < _INT64:
         return value
-    if text and type(value) is str and 1 <= len(value) <= 18 and value.isascii() and value.isdigit():
-        return int(value)
     raise NotUnderstood("bad whole number", f"{name}={value!r}")
 
 
