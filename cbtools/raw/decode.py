@@ -15,8 +15,9 @@ import orjson
 from cbtools.raw.advanced import advanced_frame
 from cbtools.raw.exchange import exchange_frame
 from cbtools.raw.rows import Frame, Tally, known, text_of
-from cbtools.raw.values import NotUnderstood, time_ns
+from cbtools.raw.values import NotUnderstood, receipt_ns
 
+BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:]')
 _MINUS_ZERO: Final = re.compile(rb"[:,\[\s]-0[\s,}\]]")
 
@@ -29,13 +30,13 @@ def decode_line(raw: bytes) -> Frame:
     NotUnderstood
         With the reason, as it goes into the rejects.
     """
-    line = _parse(raw)
     tally = Tally()
+    line = _parse(raw, tally)
     capture_time = None
     frame = line
     if "data" in line:
         tally.look("envelope", line, known("capture_ts data metadata"))
-        capture_time = time_ns(line.get("capture_ts"), "capture_ts")
+        capture_time = receipt_ns(line.get("capture_ts"), "capture_ts", tally.unusual)
         metadata = line.get("metadata")
         if type(metadata) is dict:
             tally.look("metadata", metadata, known("source channel"))
@@ -54,14 +55,16 @@ def decode_line(raw: bytes) -> Frame:
     return decoded
 
 
-def _parse(raw: bytes) -> dict[str, Any]:
+def _parse(raw: bytes, tally: Tally) -> dict[str, Any]:
     """Parse a line as one JSON object without duplicate keys."""
+    if raw.endswith(b"\r"):
+        tally.unusual["CRLF"] += 1
+        raw = raw[:-1]
+    if raw.startswith(BYTE_ORDER_MARK):
+        tally.unusual["byte order mark"] += 1
+        raw = raw.removeprefix(BYTE_ORDER_MARK)
     if not raw.strip(b" \t\r\n"):
         raise NotUnderstood("blank line")
-    if raw.endswith(b"\r"):
-        raise NotUnderstood("CRLF line end")
-    if raw.startswith(b"\xef\xbb\xbf"):
-        raise NotUnderstood("byte order mark")
     try:
         parsed = orjson.loads(raw)
     except orjson.JSONDecodeError as error:

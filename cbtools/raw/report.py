@@ -44,6 +44,9 @@ class RawReport:
         Kind of reason → lines not understood.
     unknown_keys : dict
         Where and which → how often a key came that is not known; the rows are kept.
+    unusual : dict
+        What another recorder writes than the usual one → lines that were read all the same: ``CRLF``, a
+        ``byte order mark``, ``capture_ts`` in another form. Repeats are not counted.
     errors : int
         Error frames sent by the server.
     long_numbers : int
@@ -70,6 +73,7 @@ class RawReport:
     trade_holes: Mapping[str, int] = field(default_factory=dict)
     rejects: Mapping[str, int] = field(default_factory=dict)
     unknown_keys: Mapping[str, int] = field(default_factory=dict)
+    unusual: Mapping[str, int] = field(default_factory=dict)
     errors: int = 0
     long_numbers: int = 0
     receive_delays: Mapping[str, ReceiveDelay] = field(default_factory=dict)
@@ -119,6 +123,7 @@ class RawReport:
             *([("clock is off", clock)] if clock else []),
             ("rejects", counted(self.rejects)),
             ("unknown keys", counted(self.unknown_keys)),
+            ("unusual lines", counted(self.unusual)),
             ("server errors", f"{self.errors:,}"),
             ("long numbers", f"{self.long_numbers:,}"),
         ]

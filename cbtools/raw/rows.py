@@ -22,10 +22,12 @@ class Tally:
     """What a line holds besides its rows."""
 
     unknown_keys: Counter[str] = field(default_factory=Counter)
+    unusual: Counter[str] = field(default_factory=Counter)
+    """What of the line another recorder writes than the usual one: each kind once a line."""
     long_numbers: int = 0
 
     def __bool__(self) -> bool:
-        return bool(self.unknown_keys or self.long_numbers)
+        return bool(self.unknown_keys or self.unusual or self.long_numbers)
 
     def look(self, where: str, found: dict[str, Any], known: frozenset[str]) -> None:
         """Count the keys of an object that are not known."""
@@ -35,6 +37,7 @@ class Tally:
     def add(self, other: Tally) -> None:
         """Add another's counts."""
         self.unknown_keys.update(other.unknown_keys)
+        self.unusual.update(other.unusual)
         self.long_numbers += other.long_numbers
 
     def number(self, found: dict[str, Any], key: str, *, signed: bool = False, optional: bool = False) -> Any:

@@ -381,6 +381,7 @@ class _Counts:
             trade_holes=dict(sorted(self.trade_holes.items())),
             rejects=dict(sorted(self.rejects.items())),
             unknown_keys=dict(sorted(self.tally.unknown_keys.items())),
+            unusual=dict(sorted(self.tally.unusual.items())),
             errors=self.rows["errors"].total(),
             long_numbers=self.tally.long_numbers,
             receive_delays={} if self.delays is None else self.delays.found(),

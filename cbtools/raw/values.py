@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from datetime import date
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final
 
@@ -14,6 +16,14 @@ _TIME: Final = re.compile(
     r"(?:Z|([+-])([0-9]{2}):([0-9]{2}))",
     re.ASCII,
 )
+_LOOSE_TIME: Final = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})([T ])([0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?)"
+    r"(Z|[+-][0-9]{2}:[0-9]{2}|[+-][0-9]{4})?",
+    re.ASCII,
+)
+_EPOCH: Final = re.compile(r"0*([0-9]{1,19})(?:\.([0-9]+))?", re.ASCII)
+_UNITS: Final = ((10**11, 9), (10**14, 6), (10**17, 3))
+"""Below which number an epoch is in which unit, by how many digits that is above a nanosecond."""
 _EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
 _INT64: Final = 2**63
 _YEAR_ONE_NS: Final = (date(1, 1, 1).toordinal() - _EPOCH_DAY) * 86_400 * 10**9
@@ -84,6 +94,48 @@ def time_ns(value: Any, name: str) -> int | None:
     if not -_INT64 < nanoseconds < _INT64:
         raise NotUnderstood("bad time", f"{name}={value!r}")
     return nanoseconds
+
+
+def receipt_ns(value: Any, name: str, unusual: Counter[str]) -> int | None:
+    """Return a receipt's nanoseconds since the epoch, in any form that a recorder may write.
+
+    Its clock is the recorder's, whose habits are many: a time with a space, with an offset like +0000 or
+    without one, and an epoch in any unit. What is not as of `time_ns` is counted in ``unusual``.
+    """
+    if type(value) is str:
+        match = _LOOSE_TIME.fullmatch(value)
+        if match is not None:
+            day, between, clock, zone = match.groups()
+            if between == " ":
+                unusual[f"{name} with a space"] += 1
+            if zone is None:
+                unusual[f"{name} without a zone"] += 1
+            elif len(zone) == 5:
+                unusual[f"{name} with an offset like +0000"] += 1
+                zone = f"{zone[:3]}:{zone[3:]}"
+            try:
+                return time_ns(f"{day}T{clock}{zone or 'Z'}", name)
+            except NotUnderstood:
+                raise NotUnderstood("bad time", f"{name}={value!r}") from None
+    elif type(value) is int or type(value) is float:
+        text = format(Decimal(repr(value)), "f")  # the shortest decimal that is this double
+        return _epoch_ns(text.removeprefix("-") if value == 0 else text, value, name, unusual)
+    elif value is None:
+        return None
+    return _epoch_ns(value, value, name, unusual)
+
+
+def _epoch_ns(text: Any, value: Any, name: str, unusual: Counter[str]) -> int | None:
+    """Return an epoch's nanoseconds; digits below one are cut off, and 0 stands for none."""
+    match = _EPOCH.fullmatch(text) if type(text) is str else None
+    if match is None:
+        raise NotUnderstood("bad time", f"{name}={value!r}")
+    unit = next((digits for below, digits in _UNITS if int(match[1]) < below), 0)
+    nanoseconds = int(match[1] + (match[2] or "")[:unit].ljust(unit, "0"))
+    if nanoseconds >= _INT64:
+        raise NotUnderstood("bad time", f"{name}={value!r}")
+    unusual[f"{name} as an epoch"] += 1
+    return nanoseconds or None
 
 
 def whole(value: Any, name: str, *, text: bool) -> int:
