@@ -14,6 +14,7 @@ import orjson
 
 from cbtools.raw.advanced import advanced_frame
 from cbtools.raw.exchange import exchange_frame
+from cbtools.raw.formats import NO_FRAME, no_frame, no_object, not_json
 from cbtools.raw.rows import Frame, Tally, known, text_of
 from cbtools.raw.values import NotUnderstood, receipt_ns
 
@@ -42,7 +43,7 @@ def decode_line(raw: bytes) -> Frame:
             tally.look("metadata", metadata, known("source channel"))
         frame = line["data"]
         if type(frame) is not dict:
-            raise NotUnderstood("data is not an object")
+            raise no_frame(line, "data is not an object")
     if frame.get("type") == "error" or frame.get("channel") in ("error", "errors"):
         decoded = _error(frame, tally)
     elif "channel" in frame:
@@ -50,7 +51,7 @@ def decode_line(raw: bytes) -> Frame:
     elif "type" in frame:
         decoded = exchange_frame(frame, tally)
     else:
-        raise NotUnderstood("no channel and no type")
+        raise no_frame(line, NO_FRAME)
     decoded.capture_time = capture_time
     return decoded
 
@@ -68,9 +69,9 @@ def _parse(raw: bytes, tally: Tally) -> dict[str, Any]:
     try:
         parsed = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        raise NotUnderstood("not JSON", error) from None
+        raise not_json(raw, error) from None
     if type(parsed) is not dict:
-        raise NotUnderstood("not an object")
+        raise no_object(parsed)
     try:  # a line that orjson writes again letter for letter has neither of what orjson passes over
         if orjson.dumps(parsed) == raw:
             return parsed

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import polars as pl
 
 from cbtools.raw.decode import decode_line
+from cbtools.raw.exchange_only import TICKER_NUMBERS, nulls
 from cbtools.raw.files import PADDING, Piece
 from cbtools.raw.rows import Frame, Row, Tally
 from cbtools.raw.sequence import NO_NUMBER, NO_TIME, Lines
@@ -32,18 +33,6 @@ _HOT: Final = ("level2", "market_trades", "ticker", "ticker_batch")
 _OF_FRAME: Final = frozenset(column.name for column in FRAME) | {"unbroken_since"}
 _NO_SIDE: Final = 2
 """Stands for the side of a marker in the kernel's codes."""
-_EXCHANGE_ONLY: Final = {
-    "market_trades": ("maker_order_id", "taker_order_id", "sequence"),
-    "ticker": ("open_24h", "volume_30d", "last_size", "side", "trade_id", "sequence"),
-}
-"""Columns that are null in the lines that the kernel decodes, which are the other feed's."""
-_NULLS: Final = {
-    table: {name: pl.Series([None], dtype=schema(table)[name]) for name in names}
-    for table, names in _EXCHANGE_ONLY.items()
-}
-_TICKER_VALUES: Final = tuple(
-    name for name in schema("ticker") if name not in {*_OF_FRAME, "product_id", *_EXCHANGE_ONLY["ticker"]}
-)
 
 
 @dataclass(frozen=True)
@@ -414,7 +403,7 @@ def _trades(
         "aggressor_side": _enum(1 - ints[2], TRADE_SIDE),
         "trade_time": times(ints[3]),
         "is_snapshot": pl.Series(snapshot),
-    } | _nulls("market_trades", len(order), wanted)
+    } | nulls("market_trades", len(order), wanted)
     return {name: series for name, series in made.items() if name in wanted}
 
 
@@ -422,13 +411,8 @@ def _tickers(
     rows: Rows, n: int, wanted: frozenset[str], here: npt.NDArray[np.bool_], names: pl.Series
 ) -> dict[str, pl.Series]:
     made = {"product_id": names.gather(pl.Series(rows.ints[0, :n][here]))}
-    for k, name in enumerate(_TICKER_VALUES):
+    for k, name in enumerate(TICKER_NUMBERS):
         if name in wanted:
             made[name] = pl.Series(rows.floats[k, :n][here], nan_to_null=True)
-    made |= _nulls("ticker", int(here.sum()), wanted)
-    return {name: series for name, series in made.items() if name in wanted}
-
-
-def _nulls(table: str, n: int, wanted: frozenset[str]) -> dict[str, pl.Series]:
-    """Make the columns that only the other feed fills."""
-    return {name: one.new_from_index(0, n) for name, one in _NULLS[table].items() if name in wanted}
+    made = {name: series for name, series in made.items() if name in wanted}
+    return made | nulls("ticker", int(here.sum()), wanted)

@@ -56,6 +56,9 @@ class RawReport:
     late_trades : dict
         Product → trades sent more than 5 s after they happened (without snapshots): with the exchange's
         clock, they have no quote.
+    no_recording : str
+        Why this is no recording, the format that it appears to have, and how to convert it; empty if of any
+        line a frame's header could be read, or if there are no lines at all.
     """
 
     segments: tuple[str, ...] = ()
@@ -78,6 +81,7 @@ class RawReport:
     long_numbers: int = 0
     receive_delays: Mapping[str, ReceiveDelay] = field(default_factory=dict)
     late_trades: Mapping[str, int] = field(default_factory=dict)
+    no_recording: str = ""
 
     @property
     def rejected(self) -> int:
@@ -127,6 +131,8 @@ class RawReport:
             ("server errors", f"{self.errors:,}"),
             ("long numbers", f"{self.long_numbers:,}"),
         ]
+        if self.no_recording:
+            shown.append(("no recording", self.no_recording))
         for table, products in self.rows.items():
             if products:
                 shown.append((f"{table} rows", f"{sum(products.values()):,}: {counted(products, 8)}"))

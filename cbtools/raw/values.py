@@ -32,8 +32,8 @@ _YEAR_ONE_NS: Final = (date(1, 1, 1).toordinal() - _EPOCH_DAY) * 86_400 * 10**9
 class NotUnderstood(Exception):
     """Why a line is not understood: a kind, a colon and the particular."""
 
-    def __init__(self, kind: str, what: object = "") -> None:
-        super().__init__(f"{kind}: {str(what)[:120]}" if what != "" else kind)
+    def __init__(self, kind: str, what: object = "", *, most: int = 120) -> None:
+        super().__init__(f"{kind}: {str(what)[:most]}" if what != "" else kind)
 
 
 def number(value: Any, name: str, *, signed: bool = False) -> float:
