@@ -104,7 +104,11 @@ def _check_keys(raw: bytes) -> None:
 
 
 def _integer(text: str) -> float:
-    return -0.0 if text == "-0" else int(text) if len(text) < 30 else float(text)
+    """Read a JSON integer as orjson does, but for the sign of -0: what no 64 bits hold is a float."""
+    whole = int(text) if len(text) < 30 else None
+    if text == "-0" or whole is None or not -(2**63) <= whole < 2**64:
+        return float(text)
+    return whole
 
 
 def _error(frame: dict[str, Any], tally: Tally) -> Frame:

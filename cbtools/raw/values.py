@@ -135,7 +135,7 @@ def _epoch_ns(text: Any, value: Any, name: str, unusual: Counter[str]) -> int | 
     if nanoseconds >= _INT64:
         raise NotUnderstood("bad time", f"{name}={value!r}")
     unusual[f"{name} as an epoch"] += 1
-    return nanoseconds or None
+    return nanoseconds if text.strip("0.") else None
 
 
 def whole(value: Any, name: str, *, text: bool) -> int:

@@ -56,6 +56,7 @@ def read(tmp_path, data: bytes) -> cb.RawTables:
         (SECOND + 0.123456, NS + 123456000, (EPOCH,)),
         (0.1, 10**8, (EPOCH,)),
         (1e-7, 100, (EPOCH,)),
+        (1e-10, 0, (EPOCH,)),
         (10**11, 10**17, (EPOCH,)),
         (10**14, 10**17, (EPOCH,)),
         (10**17, 10**17, (EPOCH,)),
@@ -142,3 +143,11 @@ def test_the_earlier_package_reads_them(tmp_path):
     (record,) = NDJSONReader().read(path)
     (row,) = CoinbaseParser().parse_record(record)
     assert row["capture_time"].isoformat() == TEXT + "+00:00"
+
+
+def test_a_minus_zero_changes_no_other_number():
+    """Of the sign, the line is read by another parser than usual."""
+    for size in (2**63, 2**64, 10**29, 10**40):
+        line = b'{"capture_ts":-0,"data":%s}' % wire.line(wire.change(1, size=size))
+        frame = decode_line(line)
+        assert (frame.capture_time, frame.rows[0][4]) == (None, float(size))
