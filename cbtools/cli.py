@@ -15,6 +15,7 @@ import cbtools as cb
 from cbtools.commands import compact, describe, query, repartition
 from cbtools.etl.days import Days
 from cbtools.raw.files import find_segments
+from cbtools.raw.report import listed
 from cbtools.stores import as_place
 
 app = App(
@@ -195,7 +196,7 @@ def inspect(raw: Raw, /, *, progress: bool = True) -> None:
     """
     report = cb.inspect_raw(raw, progress=progress and sys.stderr.isatty())
     if report.raw.no_recording:
-        raise cb.SegmentError(f"{' '.join(raw)}: no recording: {report.raw.no_recording}")
+        raise cb.SegmentError(f"{listed(raw)}: no recording: {report.raw.no_recording}")
     print(report)
 
 
