@@ -15,6 +15,7 @@ import cbtools as cb
 from cbtools.commands import compact, describe, query, repartition
 from cbtools.etl.days import Days
 from cbtools.raw.files import find_segments
+from cbtools.raw.report import listed
 from cbtools.stores import as_place
 
 app = App(
@@ -184,6 +185,8 @@ def _say(line: str) -> None:
 def inspect(raw: Raw, /, *, progress: bool = True) -> None:
     """Tell what is in raw segments and how far the tickers agree with the books, and write nothing.
 
+    The exit code is 65 if they are no recording: of none of their lines a frame's header can be read.
+
     Parameters
     ----------
     raw
@@ -191,7 +194,10 @@ def inspect(raw: Raw, /, *, progress: bool = True) -> None:
     progress
         Show a progress bar, where the output is a terminal.
     """
-    print(cb.inspect_raw(raw, progress=progress and sys.stderr.isatty()))
+    report = cb.inspect_raw(raw, progress=progress and sys.stderr.isatty())
+    if report.raw.no_recording:
+        raise cb.SegmentError(f"{listed(raw)}: no recording: {report.raw.no_recording}")
+    print(report)
 
 
 @app.command

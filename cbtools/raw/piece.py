@@ -17,6 +17,7 @@ import numpy.typing as npt
 import polars as pl
 
 from cbtools.raw.decode import channel_codes, decode_line
+from cbtools.raw.exchange_only import TICKER_NUMBERS, nulls
 from cbtools.raw.files import Buffer, Piece
 from cbtools.raw.header import Header, read_header
 from cbtools.raw.rows import Frame, Row, Tally
@@ -35,7 +36,6 @@ _HOT: Final = ("level2", "market_trades", "ticker", "ticker_batch")
 _OF_FRAME: Final = frozenset(column.name for column in FRAME) | {"unbroken_since"}
 _NO_SIDE: Final = 2
 """Stands for the side of a marker in the kernel's codes."""
-_TICKER_VALUES: Final = tuple(name for name in schema("ticker") if name not in _OF_FRAME | {"product_id"})
 
 
 @dataclass(frozen=True)
@@ -427,7 +427,7 @@ def _trades(
         "aggressor_side": _enum(1 - ints[2], TRADE_SIDE),
         "trade_time": times(ints[3]),
         "is_snapshot": pl.Series(snapshot),
-    }
+    } | nulls("market_trades", len(order), wanted)
     return {name: series for name, series in made.items() if name in wanted}
 
 
@@ -435,7 +435,8 @@ def _tickers(
     rows: Rows, n: int, wanted: frozenset[str], here: npt.NDArray[np.bool_], names: pl.Series
 ) -> dict[str, pl.Series]:
     made = {"product_id": names.gather(pl.Series(rows.ints[0, :n][here]))}
-    for k, name in enumerate(_TICKER_VALUES):
+    for k, name in enumerate(TICKER_NUMBERS):
         if name in wanted:
             made[name] = pl.Series(rows.floats[k, :n][here], nan_to_null=True)
-    return {name: series for name, series in made.items() if name in wanted}
+    made = {name: series for name, series in made.items() if name in wanted}
+    return made | nulls("ticker", int(here.sum()), wanted)
