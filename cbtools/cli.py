@@ -14,7 +14,7 @@ from cyclopts import App, Parameter
 import cbtools as cb
 from cbtools.commands import compact, describe, query, repartition
 from cbtools.etl.days import Days
-from cbtools.raw.files import find_segments
+from cbtools.raw.files import MAX_LINE_MB, find_segments
 from cbtools.raw.report import listed
 from cbtools.stores import as_place
 
@@ -66,6 +66,7 @@ def run(
     out: str,
     strict: bool = False,
     progress: bool = True,
+    max_line_mb: float = MAX_LINE_MB,
     since: str | None = None,
     until: str | None = None,
     dry_run: bool = False,
@@ -87,6 +88,8 @@ def run(
         Stop at the first line that is not understood, or the first bad segment.
     progress
         Show a progress bar, where the output is a terminal.
+    max_line_mb
+        A longer line, MiB, goes to quarantine with its first 4,096 bytes.
     since
         Of a folder, only segments with frames from this time on, e.g. 2025-11-26T14:00 (UTC).
     until
@@ -102,6 +105,7 @@ def run(
             out,
             strict=strict,
             progress=shown,
+            max_line_mb=max_line_mb,
             since=since,
             until=until,
             dry_run=dry_run,
@@ -118,7 +122,7 @@ def run(
             "files"
         )
     for path in find_segments(raw):
-        print(cb.run_segment(path, out, strict=strict, progress=shown), end="\n\n")
+        print(cb.run_segment(path, out, strict=strict, progress=shown, max_line_mb=max_line_mb), end="\n\n")
     return 0
 
 
@@ -131,6 +135,7 @@ def watch(
     strict: bool = False,
     poll_seconds: float = 1.0,
     heartbeat_seconds: float = 60.0,
+    max_line_mb: float = MAX_LINE_MB,
     jobs: Annotated[Jobs, Parameter(name="*")] = _JOBS,
 ) -> None:
     """Run the segments of a folder as the recorder closes them, until SIGTERM or SIGINT.
@@ -151,6 +156,8 @@ def watch(
         How often to look for new segments, seconds.
     heartbeat_seconds
         How often to say that it is alive, seconds.
+    max_line_mb
+        A longer line, MiB, goes to quarantine with its first 4,096 bytes.
     """
     cb.watch_job(
         folder,
@@ -158,6 +165,7 @@ def watch(
         strict=strict,
         poll_seconds=poll_seconds,
         heartbeat_seconds=heartbeat_seconds,
+        max_line_mb=max_line_mb,
         log=_say,
         **vars(jobs),
     )
@@ -182,7 +190,7 @@ def _say(line: str) -> None:
 
 
 @app.command
-def inspect(raw: Raw, /, *, progress: bool = True) -> None:
+def inspect(raw: Raw, /, *, progress: bool = True, max_line_mb: float = MAX_LINE_MB) -> None:
     """Tell what is in raw segments and how far the tickers agree with the books, and write nothing.
 
     The exit code is 65 if they are no recording: of none of their lines a frame's header can be read.
@@ -193,8 +201,10 @@ def inspect(raw: Raw, /, *, progress: bool = True) -> None:
         Segments, folders of segments, or glob patterns; read as one stream, in this order.
     progress
         Show a progress bar, where the output is a terminal.
+    max_line_mb
+        A longer line, MiB, is rejected.
     """
-    report = cb.inspect_raw(raw, progress=progress and sys.stderr.isatty())
+    report = cb.inspect_raw(raw, progress=progress and sys.stderr.isatty(), max_line_mb=max_line_mb)
     if report.raw.no_recording:
         raise cb.SegmentError(f"{listed(raw)}: no recording: {report.raw.no_recording}")
     print(report)

@@ -197,9 +197,10 @@ _GAPS = (
 _REJECTS = (
     Column("line", pl.Int64, "", "line number in the segment (from 1)"),
     Column("byte_offset", pl.Int64, "bytes", "where the line starts in the (decompressed) segment"),
+    Column("size", pl.Int64, "bytes", "length of the line, without its newline"),
     _STREAM,
     Column("reason", pl.String, "", "what was not understood: a kind, a colon, the particular"),
-    Column("raw", pl.Binary, "", "the line's bytes, without its newline"),
+    Column("raw", pl.Binary, "", "the line's bytes, without its newline; of one too long the first 4,096"),
 )
 
 BOOK_DEPTH: Final = 10
@@ -340,7 +341,7 @@ def columns(table: str) -> tuple[Column, ...]:
     Examples
     --------
     >>> [column.name for column in columns("rejects")]
-    ['line', 'byte_offset', 'stream', 'reason', 'raw']
+    ['line', 'byte_offset', 'size', 'stream', 'reason', 'raw']
     """
     if table not in TABLES:
         raise unknown_name("table", table, TABLES)

@@ -38,6 +38,9 @@ ORDER = [
     ),
     *_package(
         "raw",
+        "parts",
+        "zstd",
+        "compressed",
         "files",
         "sequence",
         "values",
@@ -50,7 +53,7 @@ ORDER = [
         "tracking",
         "delays",
         "report",
-        "exchange_only",
+        "columns",
         "piece",
         "counts",
         "markers",

@@ -132,9 +132,9 @@ class NDJSONReader(BaseReader):
                     self.stats["records_read"] += 1
                     try:
                         record = orjson.loads(raw.removeprefix(BYTE_ORDER_MARK))
-                        reason = "" if isinstance(record, dict) else "not an object"
+                        reason = piece.fault or ("" if isinstance(record, dict) else "not an object")
                     except orjson.JSONDecodeError as error:
-                        record, reason = None, f"not JSON: {error}"
+                        record, reason = None, piece.fault or f"not JSON: {error}"
                     if reason:
                         self._refuse(path, first + k, reason)
                     else:
@@ -175,6 +175,8 @@ class NDJSONReader(BaseReader):
                 for piece, first in _numbered(path):
                     if piece.damage:
                         raise SegmentError(f"{path} is damaged behind line {first - 1}: {piece.damage}")
+                    if piece.fault:
+                        raise SegmentError(f"{path}, line {first}: {piece.fault}")
                     yield _frame_of(piece, first)
 
         return count_rows(lazy_source(batches, LINES, "LINES"), lambda: self.stats, "records_read")
@@ -185,7 +187,7 @@ def _numbered(path: Path) -> Iterator[tuple[Piece, int]]:
     first = 1
     for piece in read_pieces(path, _PIECE_BYTES):
         yield piece, first
-        first += int((piece.buffer[: piece.size] == ord("\n")).sum())
+        first += len(_lines(piece))
 
 
 def _lines(piece: Piece) -> list[bytes]:

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from cbtools.raw.delays import COUNTED, LATE, Delays, line_delays
-from cbtools.raw.formats import GENERAL, KIND, NO_FRAME
+from cbtools.raw.formats import GENERAL, KIND
 from cbtools.raw.piece import Decoded, Reject
 from cbtools.raw.report import RawReport, counted
 from cbtools.raw.rows import Tally
@@ -58,7 +58,7 @@ class Counts:
             self.server_time = lines.server_time
             self.line_delays = line_delays(lines.server_time, lines.capture_time)
         kept = lines.framed & ~lines.rejected & ~tracked.repeated
-        self.raw_bytes += decoded.piece.size
+        self.raw_bytes += decoded.piece.size + decoded.piece.left_out
         self.lines += len(lines)
         self.frames += int(kept.sum())
         self.duplicates += int((tracked.repeated & ~lines.rejected).sum())
@@ -67,7 +67,7 @@ class Counts:
         has_header = lines.framed & (~lines.rejected | (lines.feed != NO_FEED))
         self.headers += int(has_header.sum())
         for reject in decoded.rejects:
-            self.add_reject(reject, framed=reject.line < len(lines) and bool(has_header[reject.line]))
+            self.add_reject(reject)
         for line, tally in decoded.tallies:
             if not tracked.repeated[line]:
                 self.tally.add(tally)
@@ -81,15 +81,13 @@ class Counts:
             self.first_time = first if self.first_time == NO_TIME else min(self.first_time, first)
             self.last_time = max(self.last_time, int(times.max()))
 
-    def add_reject(self, reject: Reject, *, framed: bool) -> None:
-        """Add a rejected line; ``framed``: something of it could be read."""
+    def add_reject(self, reject: Reject) -> None:
+        """Add a rejected line."""
         kind, _, what = reject.reason.partition(": ")
         self.rejects[kind] += 1
         self.first_reason = self.first_reason or reject.reason
         if kind == KIND:
             self.formats[what] += 1
-        if framed and kind in (KIND, NO_FRAME):  # an object, but no frame
-            self.headers -= 1
 
     def add_rows(self, table: str, frame: pl.DataFrame) -> None:
         """Add a table's rows, without the markers of breaks."""

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import IO, Any, Final, Protocol
+from typing import IO, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from cbtools.errors import SegmentError
+from cbtools.errors import ConfigError, SegmentError
+from cbtools.raw.compressed import Unpacked, codec_of
 from cbtools.stores import as_place, files_in, matching, open_bytes, told_as_oserror
 
 Buffer = npt.NDArray[np.uint8]
@@ -25,16 +26,23 @@ ENDINGS: Final = (".ndjson", ".ndjson.gz", ".ndjson.zst")
 PADDING: Final = 64
 """Newlines behind the bytes of a piece, as the scanner needs them."""
 
-_MAGIC: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _NEWLINE: Final = 10
 _STEP: Final = 16_384
+_TEXT_BYTES: Final = 1 << 20
+
+MAX_LINE_MB: Final = 256
+"""A longer line is not read, by default; MiB."""
+KEPT_BYTES: Final = 4096
+"""So many bytes of a line that is too long are kept."""
 
 
 @dataclass(frozen=True)
 class Piece:
     """Some whole lines of a segment: the first ``size`` bytes of ``buffer``, which PADDING newlines follow.
 
-    ``last`` marks the segment's last piece, and ``damage`` says why its file could not be read to the end.
+    ``last`` marks the segment's last piece. ``damage`` says why the file could not be read on behind it; what
+    could be read further on follows. ``fault`` says what is wrong with the line that is alone in a piece, and
+    ``left_out`` how many of its bytes that piece is without.
     """
 
     segment: str
@@ -43,6 +51,15 @@ class Piece:
     offset: int
     last: bool = False
     damage: str = ""
+    fault: str = ""
+    left_out: int = 0
+
+
+def check_max_line(max_line_mb: float) -> None:
+    """Raise a ConfigError for a longest line that is none."""
+    number = isinstance(max_line_mb, int | float) and not isinstance(max_line_mb, bool)
+    if not number or not 0 < max_line_mb < float("inf"):
+        raise ConfigError(f"max_line_mb must be a number of MiB above 0, e.g. 256, not {max_line_mb!r}")
 
 
 def segment_name(path: str | os.PathLike[str]) -> str:
@@ -117,63 +134,44 @@ def _found(path: Path) -> list[Path]:
     return sorted(found, key=lambda file: (file.name, str(file)))
 
 
-class Stream(Protocol):
-    """What bytes are read from."""
-
-    def readinto(self, buffer: memoryview, /) -> int | None:
-        """Fill the buffer from its start on; 0 at the end."""
-
-
 @dataclass(frozen=True)
 class _Opened:
-    """A segment open for reading: its file, and the stream of its lines' bytes."""
+    """A segment open for reading: its file, and the text of its lines, where that is compressed."""
 
     file: IO[bytes]
-    stream: Stream
-    codec: str = ""
+    unpacked: Unpacked | None
 
-
-class _Steps:
-    """A decompressed stream, read in steps that are the same for every size of pieces.
-
-    What can be read of a damaged file is lost with the step in which the damage shows: a small one, and so
-    placed that the size of the pieces does not change the result.
-    """
-
-    def __init__(self, stream: Any) -> None:
-        self._stream, self._step, self._used = stream, b"", 0
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        """Fill the buffer from its start on, with what is left of the step or else with the next."""
-        if self._used == len(self._step):
-            self._step, self._used = self._stream.read(_STEP), 0
-        read = min(len(buffer), len(self._step) - self._used)
-        buffer[:read] = self._step[self._used : self._used + read]
-        self._used += read
-        return read
+    def fill(self, buffer: Buffer, filled: int, goal: int) -> tuple[int, str | None]:
+        """Read up to the goal; the values: how far, and if it stopped there, at what damage ("": the end)."""
+        readinto = self.file.readinto if self.unpacked is None else self.unpacked.readinto  # type: ignore[attr-defined]
+        with buffer.data as view:
+            while filled < goal:
+                read = readinto(view[filled:goal])
+                if not read:
+                    return filled, "" if self.unpacked is None else self.unpacked.damage
+                filled += read
+        return filled, None
 
 
 @contextmanager
 def _open(path: Path) -> Iterator[_Opened]:
     """Open a segment, to be decompressed if its first bytes say that it is compressed."""
     with open_bytes(path) as file:
-        start = file.read(4)
+        codec = codec_of(file.read(4))
         file.seek(0)
-        for magic, codec in _MAGIC.items():
-            if start.startswith(magic):
-                import pyarrow as pa
-
-                yield _Opened(
-                    file, _Steps(pa.CompressedInputStream(pa.PythonFile(file, mode="r"), codec)), codec
-                )
-                return
-        yield _Opened(file, file)
+        yield _Opened(file, Unpacked(file, codec) if codec else None)
 
 
 def read_pieces(
-    path: Path, piece_bytes: int, progress: Progress | None = None, spare: deque[Buffer] | None = None
+    path: Path,
+    piece_bytes: int,
+    progress: Progress | None = None,
+    spare: deque[Buffer] | None = None,
+    max_line_mb: float = MAX_LINE_MB,
 ) -> Iterator[Piece]:
     """Cut a segment into pieces of whole lines, each of about so many bytes, or of one longer line.
+
+    Of a line that is too long there is a piece with its first bytes: it is never in memory as a whole.
 
     Parameters
     ----------
@@ -185,6 +183,8 @@ def read_pieces(
         Told after each piece how many bytes of the file were read since the last.
     spare : deque of numpy.ndarray, optional
         Buffers of pieces that are done with, to be used again: fresh memory costs as much as decoding.
+    max_line_mb : float
+        The longest line that is read, MiB.
 
     Yields
     ------
@@ -199,13 +199,36 @@ def read_pieces(
     try:
         with told_as_oserror(path), _open(path) as opened:
             told = 0
-            for piece in _pieces(
-                opened, segment_name(path), piece_bytes, deque() if spare is None else spare
-            ):
+            cutter = _Cutter(opened, segment_name(path), piece_bytes, max_line_mb)
+            for piece in cutter.pieces(deque() if spare is None else spare):
                 yield piece
-                if progress is not None:
-                    progress(opened.file.tell() - told)
-                    told = opened.file.tell()
+                if progress is not None:  # damaged files are read from their start once more
+                    progress(max(0, opened.file.tell() - told))
+                    told = max(told, opened.file.tell())
+    except OSError as error:
+        raise SegmentError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def read_text(path: Path) -> Iterator[tuple[memoryview, str]]:
+    """Read a segment's bytes, decompressed, whatever lines they make.
+
+    Yields
+    ------
+    tuple of memoryview and str
+        Some bytes, to be used before the next ones are read; and why the file is damaged behind them.
+
+    Raises
+    ------
+    SegmentError
+        If the file cannot be opened or read.
+    """
+    buffer = np.empty(_TEXT_BYTES, np.uint8)
+    try:
+        with told_as_oserror(path), _open(path) as opened:
+            damage: str | None = None
+            while damage != "":
+                filled, damage = opened.fill(buffer, 0, _TEXT_BYTES)
+                yield buffer[:filled].data, damage or ""
     except OSError as error:
         raise SegmentError(f"cannot read {path}: {error.strerror or error}") from error
 
@@ -213,12 +236,13 @@ def read_pieces(
 def is_compressed(path: Path) -> bool:
     """Tell whether a segment is compressed, by its first bytes."""
     with open_bytes(path) as file:
-        start = file.read(4)
-    return any(start.startswith(magic) for magic in _MAGIC)
+        return bool(codec_of(file.read(4)))
 
 
-def read_end(path: Path, end_bytes: int) -> Piece:
+def read_end(path: Path, end_bytes: int, most_bytes: int) -> Piece | None:
     """Read the last whole lines of a plain segment, about so many bytes of them; at least one.
+
+    None if the last line alone is longer than ``most_bytes``.
 
     Raises
     ------
@@ -230,6 +254,8 @@ def read_end(path: Path, end_bytes: int) -> Piece:
             size = file.seek(0, os.SEEK_END)
             offset, text = size, b""
             while offset and b"\n" not in text[:-1]:
+                if len(text) >= most_bytes:
+                    return None
                 offset = max(0, size - end_bytes)
                 file.seek(offset)
                 text = file.read(size - offset)
@@ -241,24 +267,105 @@ def read_end(path: Path, end_bytes: int) -> Piece:
     return Piece(segment_name(path), whole, len(text) - begin, offset + begin, last=True)
 
 
-def _pieces(opened: _Opened, name: str, piece_bytes: int, spare: deque[Buffer]) -> Iterator[Piece]:
-    carried: Buffer = np.empty(0, np.uint8)
-    offset, at_end, damage = 0, False, ""
-    while not at_end:
-        filled, wanted, cut = len(carried), piece_bytes, 0
-        buffer = _with_room(spare.popleft() if spare else carried, 0, filled + piece_bytes)
-        buffer[:filled] = carried
-        while not cut and not at_end:
-            start, goal = filled, filled + wanted
-            buffer = _with_room(buffer, filled, goal)
-            filled, at_end, damage = _fill(opened, buffer, filled, goal)
-            cut = _behind_last_newline(buffer, start, filled)
+@dataclass
+class _Read:
+    """What was read: ``filled`` bytes, ``cut`` of them whole lines; and at what damage it stopped, if so."""
+
+    buffer: Buffer
+    filled: int
+    cut: int = 0
+    stop: str | None = None
+
+
+class _Cutter:
+    """Cuts the text of a segment."""
+
+    def __init__(self, opened: _Opened, name: str, piece_bytes: int, max_line_mb: float) -> None:
+        self._opened, self._name, self._piece_bytes = opened, name, piece_bytes
+        self._max_line_mb, self._longest = max_line_mb, int(max_line_mb * 2**20)
+        self._most = max(self._longest, KEPT_BYTES)
+
+    def pieces(self, spare: deque[Buffer]) -> Iterator[Piece]:
+        """Read the pieces; damage ends one, so that text before it and text behind it make no line."""
+        carried: Buffer = np.empty(0, np.uint8)
+        offset, stop = 0, None
+        while stop != "":
+            read = self._read_on(carried, spare.popleft() if spare else carried)
+            if not read.cut and read.stop is None:
+                kept, length = read.buffer[:KEPT_BYTES].tobytes(), read.filled
+                read, more, ended = self._behind_line()
+                yield self._long_line(kept, length + more, offset, ended=ended)
+                offset += length + more + ended
+            stop = read.stop
+            size = read.cut if stop is None else read.filled
+            carried = read.buffer[size : read.filled].copy()
+            read.buffer[size : size + PADDING] = _NEWLINE
+            if size or stop is not None:
+                whole = Piece(self._name, read.buffer, size, offset, stop == "", stop or "")
+                yield from self._apart_from_long_lines(whole)
+            offset += size
+
+    def _read_on(self, carried: Buffer, buffer: Buffer) -> _Read:
+        """Read on behind the first part of a line, to where one ends or is seen to be too long."""
+        filled, wanted, ours = len(carried), self._piece_bytes, False
+        read = _Read(_with_room(buffer, 0, filled + wanted), filled)
+        read.buffer[:filled] = carried
+        while not read.cut and read.stop is None and read.filled <= self._most:
+            start = read.filled
+            goal = start + min(wanted, max(self._piece_bytes, self._most + 1 - start))
+            if ours:  # nobody else has seen it: it grows in place, as two of them are much for a long line
+                read.buffer.resize(max(len(read.buffer), goal + PADDING), refcheck=False)
+            elif goal + PADDING > len(read.buffer):
+                read.buffer, ours = _with_room(read.buffer, start, goal), True
+            read.filled, read.stop = self._opened.fill(read.buffer, start, goal)
+            read.cut = _behind_last_newline(read.buffer, start, read.filled)
             wanted *= 2  # one line longer than the piece: read on, ever more of it
-        size = filled if at_end else cut
-        carried = buffer[size:filled].copy()
-        buffer[size : size + PADDING] = _NEWLINE
-        yield Piece(name, buffer, size, offset, at_end, damage)
-        offset += size
+        return read
+
+    def _behind_line(self) -> tuple[_Read, int, bool]:
+        """Read on behind a line; the values: what is there, how many bytes the line had, and if a newline."""
+        read, length = _Read(np.empty(self._piece_bytes + PADDING, np.uint8), 0), 0
+        while read.stop is None:
+            filled, read.stop = self._opened.fill(read.buffer, 0, self._piece_bytes)
+            end = _newline(read.buffer, 0, filled)
+            length += end
+            if end < filled:
+                rest = read.buffer[end + 1 : filled].copy()
+                read.filled = len(rest)
+                read.buffer[: read.filled] = rest
+                read.cut = _behind_last_newline(rest, 0, read.filled)
+                return read, length, True
+        return read, length, False
+
+    def _long_line(self, kept: bytes, length: int, offset: int, *, ended: bool) -> Piece:
+        """Return the piece of a line that is too long."""
+        buffer = np.frombuffer(kept + b"\n" * (PADDING + 1), np.uint8).copy()
+        fault = f"line too long: {length:,} bytes, more than max_line_mb={self._max_line_mb:g}"
+        left_out = length - len(kept)
+        return Piece(self._name, buffer, len(kept) + ended, offset, fault=fault, left_out=left_out)
+
+    def _apart_from_long_lines(self, whole: Piece) -> Iterator[Piece]:
+        """Divide a piece before and behind its lines that are too long, if there are any."""
+        buffer, start, place = whole.buffer, 0, 0
+        while whole.size - place > self._longest:
+            behind = _behind_last_newline(buffer, place, min(place + self._longest + 1, whole.size))
+            if behind:
+                place = behind
+                continue
+            end = _newline(buffer, place, whole.size)
+            if start < place:
+                yield _part(whole, start, place)
+            kept = buffer[place : min(end, place + KEPT_BYTES)].tobytes()
+            yield self._long_line(kept, end - place, whole.offset + place, ended=end < whole.size)
+            start = place = min(end + 1, whole.size)
+        yield _part(whole, start, whole.size, last=whole.last, damage=whole.damage) if start else whole
+
+
+def _part(whole: Piece, start: int, end: int, *, last: bool = False, damage: str = "") -> Piece:
+    """Return some lines of a piece."""
+    buffer = np.full(end - start + PADDING, _NEWLINE, np.uint8)
+    buffer[: end - start] = whole.buffer[start:end]
+    return Piece(whole.segment, buffer, end - start, whole.offset + start, last, damage)
 
 
 def _with_room(buffer: Buffer, filled: int, size: int) -> Buffer:
@@ -281,20 +388,10 @@ def _behind_last_newline(buffer: Buffer, start: int, end: int) -> int:
     return 0
 
 
-def _fill(opened: _Opened, buffer: Buffer, filled: int, goal: int) -> tuple[int, bool, str]:
-    """Read up to the goal; the values: how far, whether the end was met, and what damage ended it."""
-    with buffer.data as view:
-        while filled < goal:
-            try:
-                read = opened.stream.readinto(view[filled:goal])
-            except OSError as error:
-                if not opened.codec:
-                    raise
-                return filled, True, str(error).splitlines()[0]
-            if not read:
-                return filled, True, ""
-            filled += read
-    return filled, False, ""
+def _newline(buffer: Buffer, start: int, end: int) -> int:
+    """Find the first newline, or else return the end."""
+    found = buffer[start:end].tobytes().find(b"\n")
+    return start + found if found >= 0 else end
 
 
 class Progress(Protocol):

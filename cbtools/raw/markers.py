@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from cbtools.raw.piece import null_where, times
+from cbtools.raw.columns import null_where, times
 from cbtools.raw.sequence import NO_NUMBER
 from cbtools.raw.tracking import Lines
 from cbtools.schema import schema

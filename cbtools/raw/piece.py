@@ -16,26 +16,24 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from cbtools.raw import columns
 from cbtools.raw.decode import channel_codes, decode_line
-from cbtools.raw.exchange_only import TICKER_NUMBERS, nulls
 from cbtools.raw.files import Buffer, Piece
 from cbtools.raw.header import Header, read_header
 from cbtools.raw.rows import Frame, Row, Tally
 from cbtools.raw.sequence import ADVANCED, NO_FEED, NO_NUMBER, NO_TIME
 from cbtools.raw.tracking import Lines
 from cbtools.raw.values import NotUnderstood
-from cbtools.schema import CHANNELS, FRAME, SIDE, TIME, TRADE_SIDE, schema
+from cbtools.schema import CHANNELS, FRAME, TIME, schema
 
 if TYPE_CHECKING:
-    from cbtools._kernels.decode import Rows, Sheets
+    from cbtools._kernels.decode import Sheets
 
 I64 = npt.NDArray[np.int64]
 
 _HOT: Final = ("level2", "market_trades", "ticker", "ticker_batch")
 """The tables that the kernel decodes; its codes for channels are their places in CHANNELS."""
 _OF_FRAME: Final = frozenset(column.name for column in FRAME) | {"unbroken_since"}
-_NO_SIDE: Final = 2
-"""Stands for the side of a marker in the kernel's codes."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +50,16 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Reject:
-    """A line that is not understood; ``line`` is its index in the piece."""
+    """A line that is not understood; ``line`` is its index in the piece.
+
+    ``left_out``: how many of its bytes are not in ``raw``.
+    """
 
     line: int
     byte_offset: int
     reason: str
     raw: bytes
+    left_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,8 @@ class _Work:
         self.tallies: list[tuple[int, Tally]] = []
 
     def decode(self) -> Decoded:
+        if self.piece.fault:
+            return self.long_line()
         headers = self.usual_lines()
         self.lines = self.new_lines(headers)
         self.count_long_numbers(headers)
@@ -129,6 +133,18 @@ class _Work:
             end = self.piece.offset + self.piece.size
             self.rejects.append(Reject(len(self.lines), end, f"damaged file: {self.piece.damage}", b""))
         return Decoded(self.piece, self.lines, tables, self.rejects, self.tallies, self.markers)
+
+    def long_line(self) -> Decoded:
+        """Reject the one line, by what its first bytes say of it."""
+        piece, headers = self.piece, np.zeros((len(self.sheets.lines), 1), np.int64)
+        headers[self.kernels.STATUS] = self.kernels.ODD
+        self.lines = self.new_lines(headers)
+        raw = piece.buffer[: piece.size].tobytes().removesuffix(b"\n")
+        self.outline(0, 0, raw)
+        self.note_level2()
+        return Decoded(
+            piece, self.lines, {}, [Reject(0, piece.offset, piece.fault, raw, piece.left_out)], [], []
+        )
 
     # --- the kernel's lines
 
@@ -178,13 +194,15 @@ class _Work:
             if table == "level2":
                 product = self.named(events[kernels.EVENT_PRODUCT, here], repeat, names)
                 rows, at = self.sheets.level2, np.cumsum(repeat)[marked[here]] - repeat[marked[here]]
-                made = _level2(_with_markers(rows, level2, at), level2 + len(at), wanted, product, snapshot)
+                made = columns.level2(
+                    columns.with_markers(rows, level2, at), level2 + len(at), wanted, product, snapshot
+                )
             elif table == "market_trades":
                 event = self.spread(np.flatnonzero(here), repeat)
-                made = _trades(self.sheets.trades, trades, wanted, event, snapshot, names)
+                made = columns.trades(self.sheets.trades, trades, wanted, event, snapshot, names)
             else:
                 rows = self.spread(channel[channel >= 2], counts[channel >= 2]) == code
-                made = _tickers(self.sheets.tickers, tickers, wanted, rows, names)
+                made = columns.tickers(self.sheets.tickers, tickers, wanted, rows, names)
             made["line"] = pl.Series(self.spread(lines[here], repeat))
             self.usual.setdefault(table, []).append(pl.DataFrame(made))
 
@@ -320,11 +338,11 @@ class _Work:
             frame = frame.sort("line", maintain_order=True)
         line, added = frame["line"].to_numpy(), []
         if "server_time" in wanted:
-            added.append(times(self.lines.server_time[line]).alias("server_time"))
+            added.append(columns.times(self.lines.server_time[line]).alias("server_time"))
         if "capture_time" in wanted:
-            added.append(times(self.lines.capture_time[line]).alias("capture_time"))
+            added.append(columns.times(self.lines.capture_time[line]).alias("capture_time"))
         if "sequence_num" in wanted:
-            added.append(null_where(self.lines.sequence_num[line], NO_NUMBER).alias("sequence_num"))
+            added.append(columns.null_where(self.lines.sequence_num[line], NO_NUMBER).alias("sequence_num"))
         return frame.hstack(added)
 
     def odd_frame(self, table: str) -> pl.DataFrame:
@@ -349,22 +367,9 @@ class _Work:
         self.lines.level2_products = [products[k] for k in order.tolist()] if rows else products
 
 
-def _as_sent(columns: Mapping[str, Any]) -> dict[str, Any]:
+def _as_sent(own: Mapping[str, Any]) -> dict[str, Any]:
     """Give the dtypes in which the definition's rows hold columns: times as whole numbers."""
-    return {name: pl.Int64 if dtype == TIME else dtype for name, dtype in columns.items()}
-
-
-def times(values: I64) -> pl.Series:
-    """Make a column of times, null where NO_TIME."""
-    return null_where(values, NO_TIME).cast(TIME)
-
-
-def null_where(values: I64, missing: int) -> pl.Series:
-    """Return a column that is null where a value stands for none."""
-    series = pl.Series(values)
-    if (values == missing).any():
-        return pl.select(pl.when(series != missing).then(series)).to_series()
-    return series
+    return {name: pl.Int64 if dtype == TIME else dtype for name, dtype in own.items()}
 
 
 def _digests(kernels: ModuleType, buffer: Buffer, starts: I64, ends: I64, lines: I64) -> I64:
@@ -372,71 +377,3 @@ def _digests(kernels: ModuleType, buffer: Buffer, starts: I64, ends: I64, lines:
     out = np.empty(len(lines), np.int64)
     kernels.digest_lines(buffer, starts[lines], ends[lines], out)
     return out
-
-
-def _enum(codes: I64, dtype: pl.Enum) -> pl.Series:
-    return pl.Series(codes.astype(np.uint8)).cat.to(dtype)
-
-
-def _with_markers(rows: Rows, n: int, at: I64) -> Rows:
-    """Insert markers, which have no side, before these of the first rows."""
-    if not len(at):
-        return rows
-    at = at - np.arange(len(at))  # among the rows without markers
-    ints = np.insert(rows.ints[:2, :n], at, [[_NO_SIDE], [NO_TIME]], axis=1)
-    return type(rows)(ints, np.insert(rows.floats[:2, :n], at, np.nan, axis=1))
-
-
-def _level2(
-    rows: Rows,
-    n: int,
-    wanted: frozenset[str],
-    product: pl.Series,
-    snapshot: npt.NDArray[np.bool_],
-) -> dict[str, pl.Series]:
-    made = {}
-    changes = rows.ints[0, :n] != _NO_SIDE
-    has_markers = not changes.all()
-    if "product_id" in wanted:
-        made["product_id"] = product
-    if "is_snapshot" in wanted:
-        made["is_snapshot"] = pl.Series(snapshot)
-    if "side" in wanted:
-        side = _enum(rows.ints[0, :n] * changes, SIDE)
-        made["side"] = side.set(pl.Series(~changes), None) if has_markers else side
-    if "price" in wanted:
-        made["price"] = pl.Series(rows.floats[0, :n].copy(), nan_to_null=has_markers)
-    if "size" in wanted:
-        made["size"] = pl.Series(rows.floats[1, :n].copy(), nan_to_null=has_markers)
-    if "event_time" in wanted:
-        made["event_time"] = times(rows.ints[1, :n].copy())
-    return made
-
-
-def _trades(
-    rows: Rows, n: int, wanted: frozenset[str], event: I64, snapshot: npt.NDArray[np.bool_], names: pl.Series
-) -> dict[str, pl.Series]:
-    order = np.lexsort((rows.ints[1, :n], event))  # within an event, by trade_id; stable
-    ints, floats = rows.ints[:, order], rows.floats[:, order]
-    made = {
-        "product_id": names.gather(pl.Series(ints[0])),
-        "trade_id": pl.Series(ints[1]),
-        "price": pl.Series(floats[0]),
-        "size": pl.Series(floats[1]),
-        "maker_side": _enum(ints[2], TRADE_SIDE),
-        "aggressor_side": _enum(1 - ints[2], TRADE_SIDE),
-        "trade_time": times(ints[3]),
-        "is_snapshot": pl.Series(snapshot),
-    } | nulls("market_trades", len(order), wanted)
-    return {name: series for name, series in made.items() if name in wanted}
-
-
-def _tickers(
-    rows: Rows, n: int, wanted: frozenset[str], here: npt.NDArray[np.bool_], names: pl.Series
-) -> dict[str, pl.Series]:
-    made = {"product_id": names.gather(pl.Series(rows.ints[0, :n][here]))}
-    for k, name in enumerate(TICKER_NUMBERS):
-        if name in wanted:
-            made[name] = pl.Series(rows.floats[k, :n][here], nan_to_null=True)
-    made = {name: series for name, series in made.items() if name in wanted}
-    return made | nulls("ticker", int(here.sum()), wanted)

@@ -12,7 +12,7 @@ import polars as pl
 from cbtools.errors import ConfigError, unknown_name
 from cbtools.lazy import source as lazy_source
 from cbtools.lazy import values_of
-from cbtools.raw.files import Source, find_segments
+from cbtools.raw.files import MAX_LINE_MB, Source, check_max_line, find_segments
 from cbtools.raw.piece import Wanted
 from cbtools.raw.report import RawReport
 from cbtools.raw.sequence import Stream
@@ -52,6 +52,7 @@ def scan_raw(
     segment: bool = False,
     start: Start | None = None,
     chunk_bytes: int = CHUNK_BYTES,
+    max_line_mb: float = MAX_LINE_MB,
 ) -> pl.LazyFrame:
     """Scan one channel of raw segments lazily.
 
@@ -85,6 +86,8 @@ def scan_raw(
         frames say so. For a segment that starts in mid-connection.
     chunk_bytes : int
         About how much of a file is held at a time, bytes. It does not change the result.
+    max_line_mb : float
+        A longer line, MiB, is not read, and never in memory as a whole.
 
     Returns
     -------
@@ -94,7 +97,7 @@ def scan_raw(
     Raises
     ------
     ConfigError
-        If there is no such channel, start is no state, or chunk_bytes is below 1.
+        If there is no such channel, start is no state, chunk_bytes is below 1, or max_line_mb not above 0.
     SegmentError
         If the source names no file (at once), or a file cannot be read (when the query runs).
 
@@ -110,6 +113,7 @@ def scan_raw(
     paths = find_segments(source)
     wanted_products = check_products(products)
     check_chunk(chunk_bytes)
+    check_max_line(max_line_mb)
     stream = stream_of(start)
     columns = _with_segment(channel, segment)
 
@@ -122,7 +126,8 @@ def scan_raw(
         late = chosen is not None and len(chosen) > _MOST_PRODUCTS
         asked = frozenset(names) | ({"product_id"} if late else set())
         wanted = Wanted({channel: asked}, None if late else chosen)
-        for batch in Reading(paths, wanted, chunk_bytes=chunk_bytes, start=stream):
+        reading = Reading(paths, wanted, chunk_bytes=chunk_bytes, max_line_mb=max_line_mb, start=stream)
+        for batch in reading:
             frame = batch.tables.get(channel)
             if frame is not None:
                 yield frame.filter(pl.col("product_id").is_in(chosen or ())) if late else frame
@@ -161,6 +166,7 @@ def read_raw(
     start: Start | None = None,
     strict: bool = False,
     chunk_bytes: int = CHUNK_BYTES,
+    max_line_mb: float = MAX_LINE_MB,
 ) -> RawTables:
     """Read all channels of raw segments in one pass.
 
@@ -176,6 +182,8 @@ def read_raw(
         Raise at the first line that is not understood, where it would else become a row of ``rejects``.
     chunk_bytes : int
         About how much of a file is held at a time while decoding, bytes. It does not change the result.
+    max_line_mb : float
+        A longer line, MiB, is rejected with its first 4,096 bytes; it is never in memory as a whole.
 
     Returns
     -------
@@ -185,7 +193,7 @@ def read_raw(
     Raises
     ------
     ConfigError
-        If start is no state, or chunk_bytes is below 1.
+        If start is no state, chunk_bytes is below 1, or max_line_mb not above 0.
     SegmentError
         If the source names no file, a file cannot be read, or (strict) a line is not understood.
 
@@ -198,7 +206,12 @@ def read_raw(
     """
     wanted = Wanted({table: frozenset(_with_segment(table, segment)) for table in RAW}, whole=True)
     reading = Reading(
-        find_segments(source), wanted, chunk_bytes=chunk_bytes, strict=strict, start=stream_of(start)
+        find_segments(source),
+        wanted,
+        chunk_bytes=chunk_bytes,
+        max_line_mb=max_line_mb,
+        strict=strict,
+        start=stream_of(start),
     )
     frames = {table: [_empty(table, segment)] for table in RAW}
     for batch in reading:

@@ -18,11 +18,12 @@ import numpy.typing as npt
 import polars as pl
 
 from cbtools.errors import ConfigError, SegmentError
+from cbtools.raw.columns import times
 from cbtools.raw.counts import Counts, Span
 from cbtools.raw.delays import COUNTED
-from cbtools.raw.files import Buffer, Piece, Progress, read_pieces
+from cbtools.raw.files import MAX_LINE_MB, Buffer, Piece, Progress, check_max_line, read_pieces
 from cbtools.raw.markers import break_rows, insert_breaks
-from cbtools.raw.piece import Decoded, Decoder, Reject, Wanted, times
+from cbtools.raw.piece import Decoded, Decoder, Reject, Wanted
 from cbtools.raw.report import RawReport
 from cbtools.raw.sequence import NO_TIME, Stream
 from cbtools.raw.tracking import Tracked, track
@@ -66,11 +67,13 @@ class Reading:
         wanted: Wanted,
         *,
         chunk_bytes: int = CHUNK_BYTES,
+        max_line_mb: float = MAX_LINE_MB,
         progress: Progress | None = None,
         strict: bool = False,
         start: Stream | None = None,
     ) -> None:
         check_chunk(chunk_bytes)
+        check_max_line(max_line_mb)
         columns = {table: names for table, names in wanted.columns.items() if table in CHANNELS}
         # needed here, whatever is asked for: trades are told apart by their keys, and runs by their products
         if "market_trades" in columns:
@@ -84,11 +87,12 @@ class Reading:
         self._paths, self._progress, self._strict = paths, progress, strict
         self._threads = pl.thread_pool_size()  # of the cores that are ours, or as many as Polars was told
         self._piece_bytes = max(1, chunk_bytes // _PIECES)
-        self._spare: deque[Buffer] = deque()
+        self._max_line_mb = max_line_mb
+        self._spare: deque[Buffer] = deque(maxlen=self._threads + 2)
         self.stream = Stream() if start is None else start.copy()
         self._first_connection = 0
         self._seen_trades: list[pl.DataFrame] = []
-        self._segment, self._first_line = "", 1
+        self._segment, self._first_line, self._at_start = "", 1, True
         self._count = Counts(delays=wanted.whole)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -119,14 +123,15 @@ class Reading:
 
     def _pieces(self) -> Iterator[Piece]:
         for path in self._paths:
-            yield from read_pieces(path, self._piece_bytes, self._progress, self._spare)
+            yield from read_pieces(path, self._piece_bytes, self._progress, self._spare, self._max_line_mb)
 
     def _in_order(self, decoded: Decoded) -> Batch:
         """Finish a piece's frames by what went before it."""
         piece = decoded.piece
-        if piece.offset == 0:
+        if self._at_start:  # damage at a file's start leaves several pieces at its byte 0
             self._segment, self._first_line, self._seen_trades = piece.segment, 1, []
             self._count.start_segment(piece.segment)
+        self._at_start = piece.last
         if self._strict and decoded.rejects:
             raise self._refusal(decoded.rejects[0])
         tracked = track(self.stream, decoded.lines, self._first_line)
@@ -144,7 +149,8 @@ class Reading:
             tables["gaps"] = _gaps(tracked)
         if "rejects" in self._asked and decoded.rejects:
             rows = [
-                (self._first_line + r.line, r.byte_offset, None, r.reason, r.raw) for r in decoded.rejects
+                (self._first_line + r.line, r.byte_offset, len(r.raw) + r.left_out, None, r.reason, r.raw)
+                for r in decoded.rejects
             ]
             tables["rejects"] = pl.DataFrame(rows, schema=schema("rejects"), orient="row")
         for table, frame in tables.items():

@@ -24,6 +24,7 @@ from cbtools.dataset import DatasetWriter, Written
 from cbtools.dataset.finished import Finished, publish_together
 from cbtools.dataset.write import finish_together
 from cbtools.errors import DatasetError
+from cbtools.raw.files import MAX_LINE_MB
 from cbtools.raw.piece import Wanted
 from cbtools.raw.report import RawReport
 from cbtools.raw.scan import stream_of
@@ -81,6 +82,7 @@ class Task:
     chunk_bytes: int
     products: tuple[str, ...] | None = None
     strict: bool = False
+    max_line_mb: float = MAX_LINE_MB
 
     def wanted(self) -> Wanted:
         """Give what is to be decoded."""
@@ -130,6 +132,7 @@ def draft_segment(
                 [path],
                 task.wanted(),
                 chunk_bytes=task.chunk_bytes,
+                max_line_mb=task.max_line_mb,
                 progress=progress,
                 strict=task.strict,
                 start=stream_of(start),
@@ -161,7 +164,8 @@ def draft_segment(
 def read_effect(task: Task, path: Path) -> BookState:
     """Read what a segment does to the books, or to the stream alone where no books are kept."""
     columns = {"level2": LEVEL2} if task.config.book else {}
-    reading = Reading([path], Wanted(columns, task.products), chunk_bytes=task.chunk_bytes)
+    wanted = Wanted(columns, task.products)
+    reading = Reading([path], wanted, chunk_bytes=task.chunk_bytes, max_line_mb=task.max_line_mb)
     follower = Follower(reading, BookOptions() if task.config.book else None, columns=())
     for batch in reading:
         follower(batch.tables.get("level2"))

@@ -11,11 +11,10 @@ from typing import Final
 
 from cbtools.durable import replace_file, sync_folders
 from cbtools.errors import ConfigError
-from cbtools.raw.files import ENDINGS, read_pieces, segment_name
+from cbtools.raw.files import ENDINGS, read_text, segment_name
 from cbtools.stores import is_remote
 
 _READY: Final = "ready"
-_PIECE_BYTES: Final = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -32,10 +31,10 @@ class Content:
 def checksum(path: Path) -> Content:
     """Read a segment for its checksum, which of a plain file is what ``sha256sum`` gives."""
     digest, size, damaged = hashlib.sha256(), 0, False
-    for piece in read_pieces(path, _PIECE_BYTES):
-        digest.update(piece.buffer[: piece.size].data)
-        size += piece.size
-        damaged |= bool(piece.damage)
+    for text, damage in read_text(path):
+        digest.update(text)
+        size += len(text)
+        damaged |= bool(damage)
     return Content(_of_bytes(path) if damaged else digest.hexdigest(), size)
 
 

@@ -9,6 +9,7 @@ from concurrent.futures import Executor
 from typing import Any
 
 from cbtools.errors import SegmentError
+from cbtools.raw.files import MAX_LINE_MB
 from cbtools.raw.stream import CHUNK_BYTES
 from cbtools.run.doubts import warn_of_job
 from cbtools.run.exactly_once import begun_job
@@ -44,6 +45,7 @@ def run_job(
     dry_run: bool = False,
     progress: bool = True,
     chunk_bytes: int = CHUNK_BYTES,
+    max_line_mb: float = MAX_LINE_MB,
 ) -> JobReport:
     """Turn a folder of raw segments into partitioned Parquet, each of them exactly once.
 
@@ -100,6 +102,8 @@ def run_job(
         Show a progress bar over the segments' bytes.
     chunk_bytes : int
         About how much of a segment each worker holds at a time, bytes. It does not change the result.
+    max_line_mb : float
+        As in `run_segment`.
 
     Returns
     -------
@@ -149,6 +153,7 @@ def run_job(
         keep_states=keep_states,
         strict=strict,
         chunk_bytes=chunk_bytes,
+        max_line_mb=max_line_mb,
     )
     pool, log = WorkerPool(workers, executor), RunLog()
     with _Bar(shown=progress) as bar:

@@ -147,6 +147,7 @@ def parameters_of(task: Task) -> dict[str, Any]:
         else {"depth": book.depth, "on": book.on, "gaps": book.gaps, "bands_bps": list(book.bands_bps)},
         "features": task.config.features,
         "products": None if task.products is None else list(task.products),
+        "max_line_mb": task.max_line_mb,
     }
 
 

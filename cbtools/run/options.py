@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
 
 from cbtools.errors import ConfigError
+from cbtools.raw.files import check_max_line
 from cbtools.raw.scan import check_products
 from cbtools.raw.stream import check_chunk
 from cbtools.run.config import DEFAULT, read_config
@@ -54,6 +55,7 @@ def read_options(
     keep_states: int,
     strict: bool,
     chunk_bytes: int,
+    max_line_mb: float,
     delete_after_processing: bool,
     processing_dir: str | os.PathLike[str] | None,
     done_dir: str | os.PathLike[str] | None,
@@ -71,6 +73,7 @@ def read_options(
     config = read_config(_of_channels(channel_config, channels))
     check_keep(keep_states)
     check_chunk(chunk_bytes)
+    check_max_line(max_line_mb)
     for name, value in zip(_SWITCHES, (delete_after_processing, strict), strict=True):
         if not isinstance(value, bool):
             raise ConfigError(f"{name} must be true or false, not {value!r}")
@@ -79,7 +82,14 @@ def read_options(
         raise ConfigError(f"since ({since}) must be before until ({until}): nothing is between them")
     return Options(
         folders=Folders.of(input_dir, processing_dir, done_dir, failed_dir),
-        task=Task(as_place(output_dir).absolute(), config, chunk_bytes, check_products(products), strict),
+        task=Task(
+            as_place(output_dir).absolute(),
+            config,
+            chunk_bytes,
+            check_products(products),
+            strict,
+            max_line_mb,
+        ),
         keep_states=keep_states,
         delete=delete_after_processing,
         since=begin,

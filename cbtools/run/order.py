@@ -20,6 +20,8 @@ from cbtools.run.folders import Folders
 from cbtools.run.states import DAY, first_frame, first_time
 
 _END_BYTES: Final = 1 << 18
+_MOST_END_BYTES: Final = 1 << 26
+"""More is not held at a time: then the segment is read from its start on."""
 _LAST: Final = (1 << 63) - 1
 
 Chains = list[list["Waiting"]]
@@ -85,18 +87,19 @@ def waiting_in(folders: Folders, takes: Callable[[Waiting], bool]) -> list[Waiti
 
 def last_frames(path: Path) -> Stream:
     """Read a segment's last frames: `Stream.recent`, the last of them with the number `Stream.last`."""
-    if is_compressed(path):
-        reading = Reading([path], Wanted({}))
-        for _ in reading:
-            pass
-        return reading.stream
     size = _END_BYTES
-    while True:
-        piece, stream = read_end(path, size), Stream()
+    while size <= _MOST_END_BYTES and not is_compressed(path):
+        piece, stream = read_end(path, size, _MOST_END_BYTES), Stream()
+        if piece is None:
+            break
         track(stream, Decoder(Wanted({}))(piece).lines, 1)
         if stream.last != NO_NUMBER or not piece.offset:
             return stream
         size *= 4
+    reading = Reading([path], Wanted({}))
+    for _ in reading:
+        pass
+    return reading.stream
 
 
 def _by_time(one: Waiting) -> tuple[int, str]:

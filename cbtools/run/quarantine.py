@@ -46,8 +46,8 @@ class FinishedQuarantine:
 class Quarantine:
     """Writes a segment's rejects to ``root/_quarantine/<segment>.ndjson``: whole, at the end, or not at all.
 
-    An object a line: line, byte_offset, reason, and the line's bytes as ``raw`` (text) or, where they are no
-    UTF-8, ``raw_base64``.
+    An object a line: line, byte_offset, size, reason, and the line's bytes as ``raw`` (text) or, where they
+    are no UTF-8, ``raw_base64``.
     """
 
     def __init__(self, root: Path, segment: str) -> None:

@@ -12,7 +12,7 @@ from cbtools.book.state import LEVEL2, BookState, Follower
 from cbtools.book.states import check_state_folder, keep_state
 from cbtools.book.tickers import BOOK, TICKER, Agreement
 from cbtools.errors import ConfigError, DatasetError, SegmentError
-from cbtools.raw.files import Source, find_segments, segment_name
+from cbtools.raw.files import MAX_LINE_MB, Source, check_max_line, find_segments, segment_name
 from cbtools.raw.piece import Wanted
 from cbtools.raw.report import listed
 from cbtools.raw.scan import check_products
@@ -37,13 +37,14 @@ def run_segment(
     strict: bool = False,
     progress: bool = False,
     chunk_bytes: int = CHUNK_BYTES,
+    max_line_mb: float = MAX_LINE_MB,
 ) -> SegmentReport:
     """Turn one raw segment into partitioned Parquet, in one pass over the file, with the book rebuilt.
 
     Nothing is seen in ``out`` before the whole segment has been read and its parts are on disk; running the
     segment again replaces its parts and touches no others. Lines that are not understood go to
-    ``out/_quarantine/<segment>.ndjson``, one object a line: line, byte_offset, reason, and raw as text (or as
-    ``raw_base64``, where the bytes are no UTF-8).
+    ``out/_quarantine/<segment>.ndjson``, one object a line: line, byte_offset, size, reason, and raw as text
+    (or as ``raw_base64``, where the bytes are no UTF-8).
 
     The books and the connection go on from segment to segment: the state after each is kept under
     ``out/_state/``, and a segment starts from the one that its first frame continues. Where there is none, it
@@ -81,6 +82,8 @@ def run_segment(
         Show a progress bar over the file's bytes.
     chunk_bytes : int
         About how much of the file is held at a time, bytes. It does not change the result.
+    max_line_mb : float
+        A longer line, MiB, is rejected with its first 4,096 bytes; it is never in memory as a whole.
 
     Returns
     -------
@@ -118,6 +121,7 @@ def run_segment(
     config = read_config(channel_config)
     check_keep(keep_states)
     check_chunk(chunk_bytes)
+    check_max_line(max_line_mb)
     if state is not None and not isinstance(state, BookState):
         raise ConfigError(f"state must be a BookState, e.g. BookState.load(path), not {state!r}")
     paths = find_segments(segment)
@@ -126,7 +130,7 @@ def run_segment(
             f"run_segment takes one segment, and {segment} names {len(paths)}: call it for each"
         )
     path, name, root = paths[0], segment_name(paths[0]), as_place(out)
-    task = Task(root, config, chunk_bytes, check_products(products), strict)
+    task = Task(root, config, chunk_bytes, check_products(products), strict, max_line_mb)
     first = first_of_recording(path)
     check_state_folder(root)
     found = Found(state, "the state given") if state is not None else find_state(root, first, name)
@@ -154,7 +158,13 @@ def run_segment(
     )
 
 
-def inspect_raw(source: Source, *, progress: bool = False, chunk_bytes: int = CHUNK_BYTES) -> InspectReport:
+def inspect_raw(
+    source: Source,
+    *,
+    progress: bool = False,
+    chunk_bytes: int = CHUNK_BYTES,
+    max_line_mb: float = MAX_LINE_MB,
+) -> InspectReport:
     """Read raw segments for what is in them, rebuild the books, and write nothing.
 
     The best prices that each ticker of the feed names are compared with those of the product's book after the
@@ -168,6 +178,8 @@ def inspect_raw(source: Source, *, progress: bool = False, chunk_bytes: int = CH
         Show a progress bar over the files' bytes.
     chunk_bytes : int
         About how much of a file is held at a time, bytes.
+    max_line_mb : float
+        A longer line, MiB, is rejected with its first 4,096 bytes; it is never in memory as a whole.
 
     Returns
     -------
@@ -176,6 +188,8 @@ def inspect_raw(source: Source, *, progress: bool = False, chunk_bytes: int = CH
 
     Raises
     ------
+    ConfigError
+        If chunk_bytes is below 1, or max_line_mb not above 0.
     SegmentError
         If the source names no file, or a file cannot be read.
 
@@ -197,7 +211,8 @@ def inspect_raw(source: Source, *, progress: bool = False, chunk_bytes: int = CH
     columns |= {"level2": LEVEL2, "ticker": frozenset(TICKER)}
     size = sum(path.stat().st_size for path in paths)
     with _ProgressBar(size, f"{len(paths)} segments", shown=progress) as told:
-        reading = Reading(paths, Wanted(columns, whole=True), chunk_bytes=chunk_bytes, progress=told)
+        wanted = Wanted(columns, whole=True)
+        reading = Reading(paths, wanted, chunk_bytes=chunk_bytes, max_line_mb=max_line_mb, progress=told)
         follower, agreement = Follower(reading, BookOptions(depth=1), columns=BOOK), Agreement()
         for batch in reading:
             agreement.add(follower(batch.tables.get("level2")), batch.tables.get("ticker"))

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Self
 
 from cbtools.errors import ConfigError
+from cbtools.raw.files import MAX_LINE_MB
 from cbtools.raw.report import number
 from cbtools.raw.stream import CHUNK_BYTES
 from cbtools.run.exactly_once import Job, begun_job
@@ -48,6 +49,7 @@ def watch_job(
     keep_states: int = KEEP_STATES,
     strict: bool = False,
     chunk_bytes: int = CHUNK_BYTES,
+    max_line_mb: float = MAX_LINE_MB,
 ) -> JobReport:
     """Run the segments of a folder as they come, until SIGTERM or SIGINT.
 
@@ -67,7 +69,7 @@ def watch_job(
         Takes a line of text: one for each segment, and the heartbeat.
     channel_config, channels, products, workers, executor, delete_after_processing : optional
         As in `run_job`.
-    processing_dir, done_dir, failed_dir, keep_states, strict, chunk_bytes : optional
+    processing_dir, done_dir, failed_dir, keep_states, strict, chunk_bytes, max_line_mb : optional
         As in `run_job`.
 
     Returns
@@ -112,6 +114,7 @@ def watch_job(
         keep_states=keep_states,
         strict=strict,
         chunk_bytes=chunk_bytes,
+        max_line_mb=max_line_mb,
     )
     found, pool = RunLog(_TOLD), WorkerPool(workers, executor)
     pulse = _Pulse(found, log, heartbeat_seconds)

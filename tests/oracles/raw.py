@@ -954,7 +954,14 @@ class Stream:
     def take_rejected(self, raw: bytes, line: int, byte_offset: int, reason: str) -> None:
         self.add(
             "rejects",
-            {"line": line, "byte_offset": byte_offset, "stream": None, "reason": reason, "raw": raw},
+            {
+                "line": line,
+                "byte_offset": byte_offset,
+                "size": len(raw),
+                "stream": None,
+                "reason": reason,
+                "raw": raw,
+            },
         )
         header = outline(raw)
         if header is None:

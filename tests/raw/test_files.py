@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import json
+import subprocess
+import sys
 from pathlib import Path
 
+import polars as pl
 import pyarrow as pa
 import pytest
+import tiers
+import wire
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -128,3 +134,147 @@ def test_a_damaged_file_breaks_the_runs(tmp_path):
     for content, runs in ((packed, 1), (packed[:-30], 2)):
         first.write_bytes(content)
         assert cb.read_raw([first, second]).level2["unbroken_since"].n_unique() == runs
+
+
+# --- lines that are too long
+
+
+LIMIT = 300 / 2**20
+
+
+def told_of(path, piece_bytes, max_line_mb):
+    """Return a segment's lines, each with its place, its length, what is kept and the fault; and its size."""
+    lines, end = [], 0
+    for piece in read_pieces(path, piece_bytes, None, None, max_line_mb):
+        assert piece.offset == end
+        assert bytes(piece.buffer[piece.size : piece.size + PADDING]) == b"\n" * PADDING
+        text = bytes(piece.buffer[: piece.size])
+        end += piece.size + piece.left_out
+        place = piece.offset
+        for line in text.removesuffix(b"\n").split(b"\n") if text else ():
+            lines.append((place, len(line) + piece.left_out, line, piece.fault))
+            place += len(line) + 1
+        assert not piece.fault or text.count(b"\n") <= 1
+    assert piece.last
+    return lines, end
+
+
+@tiers.examples(100)
+@given(
+    lengths=st.lists(st.integers(0, 400) | st.sampled_from([299, 300, 301, 4096, 4097, 20_000]), max_size=8),
+    ended=st.booleans(),
+    piece_bytes=st.integers(1, 1000) | st.just(1 << 20),
+)
+def test_lines_over_the_limit_are_pieces_of_their_own(tmp_path_factory, lengths, ended, piece_bytes):
+    path = tmp_path_factory.mktemp("long") / "x.ndjson"
+    raw = [bytes([97 + k]) * length for k, length in enumerate(lengths)]
+    content = b"\n".join(raw) + b"\n" * ended if raw else b""
+    path.write_bytes(content)
+    raw = content.removesuffix(b"\n").split(b"\n") if content else []
+    lines, end = told_of(path, piece_bytes, LIMIT)
+    assert end == len(content)
+    places = [sum(len(one) + 1 for one in raw[:k]) for k in range(len(raw))]
+    assert [line[:2] for line in lines] == list(zip(places, map(len, raw), strict=True))
+    for one, (_, length, kept, fault) in zip(raw, lines, strict=True):
+        assert kept == (one[:4096] if length > 300 else one)
+        assert fault == (f"line too long: {length:,} bytes, more than {SAID}" if length > 300 else "")
+
+
+SAID = f"max_line_mb={LIMIT:g}"
+
+
+@pytest.mark.parametrize("chunk_bytes", [40, 10_000, 64 << 20])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_line_that_is_too_long_is_rejected_by_its_size_and_its_beginning(tmp_path, chunk_bytes, pack):
+    frames = [wire.snapshot(0), wire.change(1), wire.change(2), wire.change(3)]
+    lines = [wire.record(frame) for frame in frames]
+    lines[2] = lines[2][:-1] + b" " * 9_000 + b"}"
+    lines.insert(3, b"x" * 1_001)
+    path = tmp_path / "x.ndjson"
+    path.write_bytes(pack(wire.segment(*lines)))
+    tables = cb.read_raw(path, chunk_bytes=chunk_bytes, max_line_mb=1_000 / 2**20)
+    reasons = [
+        f"line too long: {len(lines[k]):,} bytes, more than max_line_mb={1_000 / 2**20:g}" for k in (2, 3)
+    ]
+    offsets = [sum(len(line) + 1 for line in lines[:k]) for k in (2, 3)]
+    assert tables.rejects.drop("stream").rows() == [
+        (3, offsets[0], len(lines[2]), reasons[0], lines[2][:4096]),
+        (4, offsets[1], 1_001, reasons[1], lines[3]),
+    ]
+    assert tables.report.raw_bytes == sum(map(len, lines)) + 5
+    assert (tables.report.lines, tables.report.frames, tables.report.gaps) == (5, 3, 0)
+    assert tables.report.rejects == {"line too long": 2}
+    changes = tables.level2.filter(pl.col("side").is_not_null())
+    assert changes["line"].unique().to_list() == [1, 2, 5]
+    assert changes["unbroken_since"].n_unique() == 2  # what the long line said of the book is not known
+    whole = cb.read_raw(path)
+    assert whole.report.frames == 4
+    assert whole.rejects.select("line", "size").rows() == [(4, 1_001)]
+
+
+def test_a_damaged_file_may_end_in_a_line_that_is_too_long(tmp_path):
+    path = tmp_path / "x.ndjson.gz"
+    path.write_bytes(gzip.compress(LINE % 1 + b"y" * 50_000, 0)[:-9_000])
+    for chunk in (10, 1 << 20):
+        rejects = cb.read_raw(path, chunk_bytes=chunk, max_line_mb=LIMIT).rejects
+        assert [reason.split(":")[0] for reason in rejects["reason"]] == ["line too long", "damaged file"]
+        long, damage = rejects.select("line", "byte_offset", "size").rows()
+        assert long[:2] == (2, len(LINE % 1))
+        assert 40_000 < long[2] < 42_000
+        assert damage == (3, sum(long[1:]), 0)
+
+
+@pytest.mark.parametrize("value", [0, -1, "256", True, None, float("nan"), float("inf")])
+def test_a_longest_line_that_is_none_is_refused(tmp_path, value):
+    path = tmp_path / "ready" / "x.ndjson"
+    path.parent.mkdir()
+    path.write_bytes(LINE % 1)
+    out = tmp_path / "out"
+    for call in (
+        lambda: cb.read_raw(path, max_line_mb=value),
+        lambda: cb.scan_raw(path, "errors", max_line_mb=value),
+        lambda: cb.inspect_raw(path, max_line_mb=value),
+        lambda: cb.run_segment(path, out, max_line_mb=value),
+        lambda: cb.run_job(path.parent, out, max_line_mb=value, progress=False),
+        lambda: cb.watch_job(path.parent, out, max_line_mb=value),
+    ):
+        with pytest.raises(cb.ConfigError, match="max_line_mb must be a number of MiB above 0"):
+            call()
+    assert not out.exists()
+
+
+def test_what_writes_passes_the_longest_line_on(tmp_path):
+    path = tmp_path / "ready" / "x.ndjson"
+    path.parent.mkdir()
+    path.write_bytes(wire.segment(wire.record(wire.snapshot(0)), b"x" * 10_000))
+    report = cb.run_segment(path, tmp_path / "one", max_line_mb=0.005)
+    (one,) = map(json.loads, report.quarantine.read_text().splitlines())
+    assert (one["line"], one["size"], one["raw"]) == (2, 10_000, "x" * 4096)
+    assert one["reason"] == "line too long: 10,000 bytes, more than max_line_mb=0.005"
+    job = cb.run_job(path.parent, tmp_path / "job", max_line_mb=0.005, progress=False)
+    assert job.quarantine["reason"].to_list() == ["line too long"]
+    frames = cb.scan_raw(tmp_path / "**" / "x.ndjson", "level2", max_line_mb=1e-6)
+    assert frames.collect().is_empty()
+    assert cb.inspect_raw(tmp_path / "**" / "x.ndjson", max_line_mb=1e-6).raw.frames == 0
+
+
+PEAK = """
+import resource, sys
+import cbtools as cb
+tables = cb.read_raw(sys.argv[1])
+assert tables.rejects["size"].to_list() == [1 << 30]
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+"""
+
+
+@pytest.mark.ci
+def test_a_line_of_a_gigabyte_is_never_in_memory(tmp_path):
+    pytest.importorskip("resource")
+    path = tmp_path / "x.ndjson.zst"
+    with pa.CompressedOutputStream(str(path), "zstd") as stream:
+        for _ in range(1 << 10):
+            stream.write(b"a" * (1 << 20))
+    assert path.stat().st_size < 40_000
+    command = [sys.executable, "-c", PEAK, str(path)]
+    peak = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert peak < 700, f"{peak} MB"

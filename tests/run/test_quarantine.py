@@ -20,7 +20,7 @@ BAD = (b"not JSON at all", NO_UTF8, b"\x00\x00\x00", '{"ü": "€'.encode(), b'{
 
 
 def rejects(*raw: bytes, line: int = 1) -> pl.DataFrame:
-    rows = [(line + i, 100 * i, None, f"not JSON: {i}", text) for i, text in enumerate(raw)]
+    rows = [(line + i, 100 * i, len(text), None, f"not JSON: {i}", text) for i, text in enumerate(raw)]
     return pl.DataFrame(rows, schema=schema("rejects"), orient="row")
 
 
@@ -28,12 +28,13 @@ def kept(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def as_rows(path: Path) -> list[tuple[int, int, str, bytes]]:
+def as_rows(path: Path) -> list[tuple[int, int, int, str, bytes]]:
     """Read a quarantine back as the rows of the table of rejects."""
     return [
         (
             one["line"],
             one["byte_offset"],
+            one["size"],
             one["reason"],
             one["raw"].encode() if "raw" in one else base64.b64decode(one["raw_base64"], validate=True),
         )
@@ -72,8 +73,9 @@ def test_the_bytes_are_those_of_the_segment_at_the_place_told(segment, tmp_path)
     raw = segment.read_bytes()
     lines = raw.split(b"\n")
     report = cb.run_segment(segment, tmp_path / "out")
-    for line, byte_offset, reason, text in as_rows(report.quarantine):
+    for line, byte_offset, size, reason, text in as_rows(report.quarantine):
         assert lines[line - 1] == text
+        assert size == len(text)
         assert raw[byte_offset : byte_offset + len(text)] == text
         assert reason
 
@@ -125,7 +127,7 @@ def test_all_of_a_segment_may_be_rejected(tmp_path):
     bad = [*BAD, wire.line(wire.ticker(0, price="?"))]  # a frame, though not understood
     segment.write_bytes(b"\n".join(bad))
     report = cb.run_segment(segment, tmp_path / "out")
-    assert [row[3] for row in as_rows(report.quarantine)] == bad
+    assert [row[4] for row in as_rows(report.quarantine)] == bad
     assert report.rows == {"level2": 0, "market_trades": 0, "ticker": 0, "book": 0}
     assert everything(tmp_path / "out") == [
         FOLDER, f"{FOLDER}/notes.ndjson", "_state", "_state/notes.parquet",
@@ -141,7 +143,7 @@ def test_nothing_is_seen_before_it_is_published(tmp_path):
         assert list((tmp_path / FOLDER).glob("[!.]*")) == []
         quarantine.write(rejects(b"two", line=2))
         path = quarantine.hand_over().publish()
-    assert [row[3] for row in as_rows(path)] == [b"one", b"two"]
+    assert [row[4] for row in as_rows(path)] == [b"one", b"two"]
     assert everything(tmp_path) == [FOLDER, f"{FOLDER}/s.ndjson"]
 
 
