@@ -801,7 +801,8 @@ def kinds_of_rejected(line, value, outline, reason):
     if header is None:
         yield f"nothing is read: {reason if 'duplicate' in reason else ''}"
         return
-    yield "a usual header" + (" of a duplicate key" if "duplicate" in reason else "")
+    if outline is not None:
+        yield "a usual header" + (" of a duplicate key" if "duplicate" in reason else "")
     if outline is None:
         number = "a" if header.sequence_num is not None else "no"
         yield f"read as JSON: {number} number, feed {header.feed}, level2 {header.is_level2}"
@@ -857,29 +858,18 @@ KINDS = [
 ]
 
 
-HARDLY_WILD = [
-    *(
-        "a repeat with another capture_ts",
-        "the same number, time and channel",
-        "a usual header of a duplicate key",
-    ),
-    *("an unknown channel, level2 True", "an unknown channel, level2 False"),  # of a usual header
-]
-
-
-@pytest.mark.parametrize("lines_of", [usual_lines, wild_lines], ids=["usual", "wild"])
-def test_streams_have_every_kind_of_line(lines_of):
+def test_streams_have_every_kind_of_line():
+    """Those as the recorder writes them: the wild ones are the same frames, spelled otherwise."""
     kinds = Counter()
-    for seed in range(100):
+    for seed in range(70):
         dice = random.Random(seed)
         stream = raw.Stream()
         stream.start_segment()
         seen = []
-        for line in lines_of(dice, 20, 0.2 if lines_of is wild_lines else 0.02):
-            kinds.update(set(kinds_of_line(stream, line, seen)))
+        for line in usual_lines(dice, 14, 0.02, faults=0.3):
+            kinds.update(kinds_of_line(stream, line, seen))
             seen.append(line)
-    hardly = HARDLY_WILD if lines_of is wild_lines else []
-    assert [kind for kind in KINDS if not kinds[kind] and kind not in hardly] == []
+    assert [kind for kind in KINDS if not kinds[kind]] == []
 
 
 @pytest.mark.slow
