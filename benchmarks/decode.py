@@ -20,9 +20,10 @@ from measure import Claim, Table, alternate, arguments, segment, table, tell, ti
 from polars.testing import assert_frame_equal
 
 import cbtools as cb
+from cbtools.raw.decode import channel_codes
 from cbtools.raw.files import Piece, read_pieces
 from cbtools.raw.piece import Decoder, Wanted
-from cbtools.schema import CHANNELS, SIDE, schema
+from cbtools.schema import SIDE, schema
 
 TIME = pa.timestamp("ns", "UTC")
 UPDATE = pa.struct(
@@ -75,11 +76,12 @@ def theirs(path: Path) -> pl.DataFrame:
 
 def on_one_core(path: Path, repeat: int) -> Iterator[Claim]:
     """Decode pieces one after another; timed in seconds of the processor, of all threads together."""
-    from cbtools._kernels.decode import decode_lines, sheets
+    from cbtools._kernels.decode import LEVEL2, decode_lines, sheets
 
     pieces = [piece for piece in read_pieces(path, 16 << 20) if piece.size]
-    room = sheets(max(piece.size for piece in pieces))
-    want = np.array([channel == "level2" for channel in (*CHANNELS[:-1], "")], np.uint8)
+    room = sheets(max(piece.size for piece in pieces), channel_codes())
+    want = np.zeros(256, np.uint8)
+    want[LEVEL2] = 1
     decoder = Decoder(Wanted({"level2": frozenset(schema("level2"))}))
 
     def kernel(piece: Piece) -> None:

@@ -25,6 +25,12 @@ BOOK_STATE: Final = pl.Enum(["ok", "unproven", "crossed", "one_sided", "empty"])
 TEXTS: Final = pl.List(pl.String)
 
 
+NULL_FOLDER: Final = "__HIVE_DEFAULT_PARTITION__"
+"""Stands for null in the name of a partition's folder."""
+LONGEST_NAME: Final = 255
+"""Bytes of the longest name of a file or a folder: what Linux, macOS and Windows agree on."""
+
+
 @dataclass(frozen=True)
 class Column:
     """One column of a table: ``null`` says when it is null (empty: never)."""

@@ -13,7 +13,7 @@ Longer than a file should be, since a kernel may only call kernels of its own fi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import NamedTuple
 
@@ -28,8 +28,9 @@ I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
 
 ODD, READ, SKIPPED = 0, 1, 2  # status of a line
-LEVEL2, TRADES, TICKER, TICKER_BATCH = 0, 1, 2, 3  # channel of a line: those whose bodies are read here
-CANDLES, HEARTBEATS, STATUS_CHANNEL, SUBSCRIPTIONS, UNKNOWN = 4, 5, 6, 7, 8  # and the others
+LEVEL2, TRADES, TICKER, TICKER_BATCH = range(4)  # codes of the channels whose bodies are read here
+UNKNOWN = 255  # code of a channel that `sheets` was not given
+LARGEST_NUMBER = 2**53  # of a frame
 NO_TIME = np.iinfo(np.int64).min
 NAME_BYTES = 24  # a longer product_id makes a line ODD
 
@@ -40,8 +41,8 @@ OFFSET, STATUS, CHANNEL, SEQUENCE_NUM, SERVER_TIME, CAPTURE_TIME, LONG_NUMBERS =
 EVENT_LINE, EVENT_CHANNEL, EVENT_SNAPSHOT, EVENT_PRODUCT, EVENT_END = range(5)
 
 # numpy's integers: numba would compile a function anew for every value of a Python one
-_QUOTE, _COMMA, _COLON, _NEWLINE, _BACKSLASH, _OPEN, _CLOSE, _OPEN_LIST, _CLOSE_LIST = np.array(
-    [34, 44, 58, 10, 92, 123, 125, 91, 93]
+_QUOTE, _COMMA, _COLON, _NEWLINE, _RETURN, _BACKSLASH, _OPEN, _CLOSE, _OPEN_LIST, _CLOSE_LIST = np.array(
+    [34, 44, 58, 10, 13, 92, 123, 125, 91, 93]
 )
 _ZERO = np.int64(0)
 # numba makes a float of an unsigned and a signed integer: words need constants of their own kind
@@ -96,8 +97,10 @@ NUMBER, SIGNED, TIME, INTEGER, ID, TEXT = range(6)
 PRODUCT, BOOK_SIDE, TRADE_SIDE, EVENT_TYPE, CHANNEL_NAME, LIST, BODY = range(6, 13)
 
 
-# the objects, and the members of each
-ENVELOPE, FRAME, METADATA, LEVEL2_EVENT, TRADES_EVENT, TICKER_EVENT, UPDATE, TRADE, TICKER_ROW = np.arange(9)
+# the objects, and the members of each; and the channels' names, each with its code in place of a kind
+ENVELOPE, FRAME, METADATA, LEVEL2_EVENT, TRADES_EVENT, TICKER_EVENT, UPDATE, TRADE, TICKER_ROW, NAMES = (
+    np.arange(10)
+)
 _MEMBERS = (
     {"capture_ts": TIME, "data": BODY},
     {"channel": CHANNEL_NAME, "client_id": TEXT, "timestamp": TIME, "sequence_num": INTEGER, "events": LIST},
@@ -119,15 +122,17 @@ _MEMBERS = (
 
 
 @cache
-def _dictionary() -> U64:
-    """Lay out the objects for the memo: where the members of each start; then eight words a member.
+def _dictionary(channels: tuple[tuple[str, int], ...]) -> U64:
+    """Return the objects as the memo holds them: where the members of each start; eight words per member.
 
     The words are three of the key's text, three of its mask, the kind, and the text's length.
     """
-    starts = np.cumsum([0, *(len(members) for members in _MEMBERS)])
+    objects = (*_MEMBERS, dict(channels))
+    starts = np.cumsum([0, *(len(members) for members in objects)])
     table = [(_DICTIONARY + len(starts) + 8 * starts).astype(np.uint64)]
-    for key, kind in (item for members in _MEMBERS for item in members.items()):
+    for key, kind in (item for members in objects for item in members.items()):
         text = key.encode() + b'"'
+        assert len(text) <= 24, "three words hold a key"
         words = text.ljust(24, b"\0") + (b"\xff" * len(text)).ljust(24, b"\0")
         table += [np.frombuffer(words, np.uint64), np.array([kind, len(text)], np.uint64)]
     return np.concatenate(table)
@@ -137,13 +142,16 @@ def _dictionary() -> U64:
 # are wanted; the line's count of long numbers; the products' names (three words each) and hash table; the
 # dictionary of objects
 _N_NAMES, _N_SLOTS = 1024, 4096
-_MINUTE, _COUNT, ONLY, _LONG, _NAMES = 0, 3, 4, 5, 6
-_SLOTS = _NAMES + 3 * _N_NAMES
+_MINUTE, _COUNT, ONLY, _LONG, _PRODUCTS = 0, 3, 4, 5, 6
+_SLOTS = _PRODUCTS + 3 * _N_NAMES
 _DICTIONARY = _SLOTS + _N_SLOTS
 
 
-def sheets(size: int) -> Sheets:
-    """Make place for what a piece of so many bytes can hold; lines beyond it wait for the next call."""
+def sheets(size: int, channels: Mapping[str, int]) -> Sheets:
+    """Return room for what a piece of this size can hold; lines beyond it wait for the next call.
+
+    ``channels`` has the code of each channel, by its name on the wire.
+    """
 
     def rows(ints: int, floats: int, least_bytes: int) -> Rows:
         n = size // least_bytes + 1
@@ -157,7 +165,7 @@ def sheets(size: int) -> Sheets:
         tickers=rows(1, 12, 28),
         ints=np.empty(16, np.int64),
         floats=np.empty(16, np.float64),
-        memo=np.append(np.zeros(_DICTIONARY, np.uint64), _dictionary()),
+        memo=np.append(np.zeros(_DICTIONARY, np.uint64), _dictionary(tuple(channels.items()))),
     )
 
 
@@ -170,9 +178,15 @@ def limit_products(room: Sheets, names: Iterable[str]) -> None:
     room.memo[ONLY] = 1
 
 
+def forget_products(room: Sheets) -> None:
+    """Empty the memo of products."""
+    room.memo[_COUNT] = 0
+    room.memo[_SLOTS:_DICTIONARY] = 0
+
+
 def product_names(room: Sheets) -> list[str]:
     """Give the names of the products met, in the order of their indices."""
-    names = room.memo[_NAMES : _NAMES + 3 * int(room.memo[_COUNT])].tobytes()
+    names = room.memo[_PRODUCTS : _PRODUCTS + 3 * int(room.memo[_COUNT])].tobytes()
     return [names[k : k + NAME_BYTES].rstrip(b"\0").decode() for k in range(0, len(names), NAME_BYTES)]
 
 
@@ -180,9 +194,6 @@ def _text(name: str) -> U8:
     return np.frombuffer(name.encode() + b'"', np.uint8)
 
 
-_L2_DATA, _LEVEL2, _MARKET_TRADES = _text("l2_data"), _text("level2"), _text("market_trades")
-_TICKER, _TICKER_BATCH, _CANDLES = _text("ticker"), _text("ticker_batch"), _text("candles")
-_HEARTBEATS, _STATUS, _SUBSCRIPTIONS = _text("heartbeats"), _text("status"), _text("subscriptions")
 _SNAPSHOT, _UPDATED, _METADATA_KEY = _text("snapshot"), _text("update"), _text("metadata")
 _BID, _OFFER, _ASK = _text("bid"), _text("offer"), _text("ask")
 _BUY, _BUY_LOWER, _SELL, _SELL_LOWER = _text("BUY"), _text("buy"), _text("SELL"), _text("sell")
@@ -193,6 +204,7 @@ def _eight(text: str) -> np.uint64:
     return np.uint64(int.from_bytes(text.encode(), "little"))
 
 
+_CAPTURE_1, _CAPTURE_2 = _eight('"capture'), _eight('ture_ts"')
 # an update as the exchange writes it, by the words between its values
 _KEY_SIDE, _OFFER_END = _eight('{"side":'), _eight('offer","')
 _BID_END, _FOUR = _eight('bid"'), np.uint64(0xFFFFFFFF)
@@ -495,14 +507,14 @@ def _find_product(memo: U64, a: np.uint64, b: np.uint64, c: np.uint64) -> int:
     slot = np.int64(mixed >> _U40) % _N_SLOTS
     while memo[_SLOTS + slot] != _U0:
         k = np.int64(memo[_SLOTS + slot]) - 1
-        at = _NAMES + 3 * k
+        at = _PRODUCTS + 3 * k
         if memo[at] == a and memo[at + 1] == b and memo[at + 2] == c:
             return k
         slot = (slot + 1) % _N_SLOTS
     k = np.int64(memo[_COUNT])
     if memo[ONLY] != _U0 or k == _N_NAMES:
         return -1
-    at = _NAMES + 3 * k
+    at = _PRODUCTS + 3 * k
     memo[at], memo[at + 1], memo[at + 2] = a, b, c
     memo[_SLOTS + slot] = memo[_COUNT] = np.uint64(k + 1)
     return k
@@ -539,7 +551,7 @@ def _product(buf: U8, i: int, memo: U64) -> tuple[int, int]:
 
 @inner
 def _one_of(buf: U8, i: int, kind: int) -> int:
-    """Tell a side, an event's type or a channel from its text; -1 for a side not known."""
+    """Return the code of a side or an event's type; -1 for a side not known, 0 for any other text."""
     if kind == BOOK_SIDE:
         if _is(buf, i, _BID):
             return 0
@@ -552,23 +564,7 @@ def _one_of(buf: U8, i: int, kind: int) -> int:
         if _is(buf, i, _UPDATED):
             return 0
         return 1 if _is(buf, i, _SNAPSHOT) else 2
-    if kind == TEXT:
-        return 0
-    if _is(buf, i, _L2_DATA) or _is(buf, i, _LEVEL2):
-        return LEVEL2
-    if _is(buf, i, _MARKET_TRADES):
-        return TRADES
-    if _is(buf, i, _TICKER):
-        return TICKER
-    if _is(buf, i, _TICKER_BATCH):
-        return TICKER_BATCH
-    if _is(buf, i, _CANDLES):
-        return CANDLES
-    if _is(buf, i, _HEARTBEATS):
-        return HEARTBEATS
-    if _is(buf, i, _STATUS):
-        return STATUS_CHANNEL
-    return SUBSCRIPTIONS if _is(buf, i, _SUBSCRIPTIONS) else UNKNOWN
+    return 0
 
 
 @inner
@@ -586,6 +582,14 @@ def _which(buf: U8, i: int, first: int, end: int, guess: int, memo: U64) -> int:
             return k
         k = k + 8 if k + 8 < end else first
     return -1
+
+
+@inner
+def _channel(buf: U8, i: int, memo: U64) -> int:
+    """Return the code of a channel, whose name's opening quote is at i."""
+    first, end = np.int64(memo[_DICTIONARY + NAMES]), np.int64(memo[_DICTIONARY + NAMES + 1])
+    member = _which(buf, i + 1, first, end, first, memo)
+    return np.int64(memo[np.uint64(member) + _U6]) if member >= 0 else UNKNOWN
 
 
 @inner
@@ -626,12 +630,17 @@ def _object(buf: U8, i: int, what: int, ints: I64, floats: F64, memo: U64) -> tu
             if _at(buf, i) == 48 and 48 <= _at(buf, i + 1) <= 57:  # JSON has no leading zeros
                 return -1, 0
             i, ints[k] = _integer(buf, i, 18)
+            if ints[k] > LARGEST_NUMBER:
+                return -1, 0
         elif kind == ID:
             i, ints[k] = _id(buf, i)
         elif kind == LIST:
             return _expect(buf, i, _OPEN_LIST), seen
         elif kind == BODY:
             return i, seen
+        elif kind == CHANNEL_NAME:
+            ints[k] = _channel(buf, i, memo)
+            i = _plain(buf, i)
         else:
             ints[k] = _one_of(buf, i, kind)
             i = _plain(buf, i) if ints[k] >= 0 else -1
@@ -687,6 +696,8 @@ def _footer(buf: U8, i: int, enveloped: bool, sheets: Sheets) -> int:
             i = _expect(buf, i + 1 + len(_METADATA_KEY), _COLON)
             i, _ = _object(buf, i, METADATA, sheets.ints, sheets.floats, sheets.memo)
         i = _expect(buf, i, _CLOSE)
+    if i >= 0 and _at(buf, i) == _RETURN:
+        i += 1
     return i if i >= 0 and _at(buf, i) == _NEWLINE else -1
 
 
@@ -889,13 +900,13 @@ def add_product(memo: U64, a: np.uint64, b: np.uint64, c: np.uint64) -> int:
 
 
 @kernel
-def outline(buf: U8, sheets: Sheets) -> tuple[bool, bool]:
+def outline(buf: U8, start: int, sheets: Sheets) -> tuple[bool, bool]:
     """Read what can still be read of a line that was rejected.
 
     The first value: its header is legal, and stands in ``lines``. The second: it is a level2 frame's, and
     the structure of its events is legal; their products are then added to the memo.
     """
-    i, enveloped = _header(buf, _ZERO, _ZERO, sheets)
+    i, enveloped = _header(buf, start, _ZERO, sheets)
     if i < 0 or sheets.lines[CHANNEL, 0] != LEVEL2:
         return i >= 0, False
     while i >= 0 and _at(buf, i) != _CLOSE_LIST:
@@ -905,3 +916,58 @@ def outline(buf: U8, sheets: Sheets) -> tuple[bool, bool]:
         i = _skip_list(buf, i)
         i = _next(buf, _expect(buf, _expect(buf, i, _CLOSE_LIST), _CLOSE))
     return True, _footer(buf, i, enveloped, sheets) >= 0
+
+
+@inner
+def _receipt(buf: U8, i: int, end: int) -> tuple[int, int]:
+    """Find where the value of capture_ts stands in a line, and its end; the line's end for both if nowhere.
+
+    It is a quoted text, or else whatever stands before the next comma or closing brace.
+    """
+    while i < end:
+        if _at(buf, i) != _QUOTE or _word(buf, i) != _CAPTURE_1 or _word(buf, i + 4) != _CAPTURE_2:
+            i += 1
+            continue
+        at = _blank(buf, i + 12)
+        i += 1
+        if _at(buf, at) != _COLON:
+            continue
+        at = _blank(buf, at + 1)
+        last = at
+        if _at(buf, at) == _QUOTE:
+            last += 1
+            while last < end and _at(buf, last) != _QUOTE:
+                last += 1
+            if last < end:
+                return at, last + 1
+            last = at
+        while last < end and _at(buf, last) != _COMMA and _at(buf, last) != _CLOSE:
+            last += 1
+        return at, last
+    return end, end
+
+
+@inner
+def _mixed(buf: U8, i: int, end: int, digest: np.uint64) -> np.uint64:
+    """Mix bytes into a digest, eight at a time, and how many they are."""
+    digest = (digest ^ np.uint64(end - i)) * _MIX
+    while i < end:
+        word = _word(buf, i)
+        if end - i < 8:
+            word &= (_U1 << np.uint64(8 * (end - i))) - _U1
+        digest = (digest ^ word) * _MIX
+        digest ^= digest >> _U32
+        i += 8
+    return digest
+
+
+@kernel
+def digest_lines(buf: U8, starts: I64, ends: I64, out: I64) -> None:
+    """Compute a digest of each line's bytes without its capture_ts, by which repeats are known.
+
+    Lines that differ have the same one by chance alone, once in 2**64.
+    """
+    for k in range(len(starts)):
+        first, last = _receipt(buf, starts[k], ends[k])
+        digest = _mixed(buf, starts[k], first, _U0)
+        out[k] = np.int64(_mixed(buf, last, ends[k], digest))

@@ -11,8 +11,9 @@ import orjson
 import polars as pl
 
 from cbtools.book.states import KeptState
-from cbtools.dataset.hive import NULL, segment_of, walk
+from cbtools.dataset.hive import segment_of, walk
 from cbtools.raw.sequence import NO_TIME
+from cbtools.schema import NULL_FOLDER
 from cbtools.stores import as_place, open_bytes
 
 RECEIVED: Final = "received"
@@ -21,7 +22,7 @@ RECEIVED: Final = "received"
 _TABLES: Final = ("level2", "market_trades")
 _CLOCKS: Final = ("capture_time", "server_time")
 _RUNS: Final = "_runs"
-_NO_DAY: Final = f"date={NULL}"
+_NO_DAY: Final = f"date={NULL_FOLDER}"
 _NS: Final = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 _DAY_NS: Final = 86_400 * 10**9
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

@@ -36,7 +36,7 @@ from cbtools.raw.sequence import Run, Stream
 from cbtools.raw.stream import CHUNK_BYTES, Reading
 from cbtools.stores import as_place
 
-STATE_VERSION: Final = 2
+STATE_VERSION: Final = 3
 """Version of the form in which states are saved."""
 
 _KEY: Final = "cbtools.state"
@@ -377,7 +377,7 @@ def head(path: str | os.PathLike[str]) -> dict[str, Any]:
     if version != STATE_VERSION:
         raise StateError(
             f"{path} is a state of version {version}, and this cbtools reads version {STATE_VERSION}, whose "
-            "states know of breaks that no message has shown: read its segments again"
+            "states know the feed, and repeats by their content: read its segments again"
         )
     return known
 

@@ -8,6 +8,7 @@ from typing import Final, Self
 
 from cbtools.book.state import BookState, head
 from cbtools.errors import DatasetError, StateError
+from cbtools.raw.sequence import Numbered
 
 FOLDER: Final = "_state"
 
@@ -22,7 +23,7 @@ class KeptState:
     path: Path
     last: int
     time: int
-    recent: frozenset[tuple[int, int, int]]
+    recent: frozenset[Numbered]
     segments: tuple[str, ...]
     held: BookState | None = None
 
@@ -61,7 +62,7 @@ def kept_states(root: Path) -> tuple[list[KeptState], int]:
         try:
             told = head(file)
             stream = told["stream"]
-            recent = frozenset((number, time, channel) for number, time, channel in stream["recent"])
+            recent = frozenset((number, time, digest) for number, time, digest in stream["recent"])
             kept.append(KeptState(file, stream["last"], stream["last_time"], recent, tuple(told["segments"])))
         except (StateError, KeyError, TypeError, ValueError):
             unreadable += 1

@@ -17,10 +17,8 @@ from urllib.parse import quote
 import polars as pl
 
 from cbtools.errors import ConfigError, DatasetError
+from cbtools.schema import LONGEST_NAME, NULL_FOLDER
 from cbtools.stores import Entry, as_place, is_remote, remote_tree
-
-NULL: Final = "__HIVE_DEFAULT_PARTITION__"
-"""Stands for null in a folder's name."""
 
 Value = str | int | bool | dt.date | None
 """A partition's value."""
@@ -32,7 +30,6 @@ DTYPES: Final[Mapping[str, pl.DataType]] = {
 """The dtypes a partition column may have, by name."""
 
 _UNFIT = frozenset('/\\=%*?[]{}:"<>|#')
-_LONGEST_NAME = 255  # bytes; what Linux, macOS and Windows agree on
 TOKEN_BYTES: Final = 4
 _COMPACTED = re.compile(r"part_(?P<first>.+)~[0-9a-f]{8}\.parquet", re.DOTALL)
 _TEMPORARY = re.compile(rf"\.part_(?P<segment>.+)\.[0-9a-f]{{{2 * TOKEN_BYTES}}}\.[0-9]+\.tmp", re.DOTALL)
@@ -86,7 +83,7 @@ def part_name(segment: str) -> str:
             f"segment {segment!r} ends like the name of a compacted part: give it another name, without ~ "
             "and eight digits at its end"
         )
-    if len(os.fsencode(temporary_name(f"{segment}~{0:08}", "0" * 2 * TOKEN_BYTES, 99_999))) > _LONGEST_NAME:
+    if len(os.fsencode(temporary_name(f"{segment}~{0:08}", "0" * 2 * TOKEN_BYTES, 99_999))) > LONGEST_NAME:
         raise ConfigError(f"segment {segment!r} is too long for a file name: give a shorter one")
     return f"part_{segment}.parquet"
 
@@ -180,11 +177,13 @@ def text_of(value: Value) -> str | None:
 def _text(name: str, value: Value) -> str:
     plain = text_of(value)
     if plain is None:
-        return NULL
-    if plain == NULL:
-        raise DatasetError(f"{name} holds {NULL!r}, which stands for null in a folder's name: rename it")
+        return NULL_FOLDER
+    if plain == NULL_FOLDER:
+        raise DatasetError(
+            f"{name} holds {NULL_FOLDER!r}, which stands for null in a folder's name: rename it"
+        )
     text = quote(plain, safe="")
-    if len(name) + 1 + len(text) > _LONGEST_NAME:
+    if len(name) + 1 + len(text) > LONGEST_NAME:
         raise DatasetError(f"{name} holds a value too long for a folder's name: {text[:60]}...")
     return text
 

@@ -14,7 +14,7 @@ import polars as pl
 from cbtools.dataset import hive
 from cbtools.dataset.listing import datasets_under, partitions_in
 from cbtools.errors import DatasetError
-from cbtools.schema import TIME
+from cbtools.schema import NULL_FOLDER, TIME
 from cbtools.stores import as_place, open_bytes, tells_trouble
 
 PARTITIONS: Final = pl.Schema(
@@ -148,7 +148,7 @@ def _holes(there: list[tuple[str, ...]]) -> Iterator[tuple[str, str]]:
             zip(hive.names_of(relative), (part.partition("=")[2] for part in relative), strict=True)
         )
         timed = [name for name in _SPANS if name in values]
-        if "date" not in timed or hive.NULL in (values[name] for name in timed):
+        if "date" not in timed or NULL_FOLDER in (values[name] for name in timed):
             continue
         span = _SPANS[timed[-1]]
         other = "/".join(part for part in relative if part.partition("=")[0] not in timed)

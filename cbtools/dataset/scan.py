@@ -17,7 +17,7 @@ from cbtools.dataset import compacted, hive
 from cbtools.dataset.parquet import check_version, partition_dtypes
 from cbtools.dataset.split import DERIVED_DTYPES
 from cbtools.errors import DatasetError, unknown_name
-from cbtools.schema import RAW, SEGMENT, TABLES, schema
+from cbtools.schema import NULL_FOLDER, RAW, SEGMENT, TABLES, schema
 from cbtools.stores import Entry, as_place, files_in, folders_in, is_remote, tells_trouble
 
 FOOTERS: Final = 256
@@ -268,7 +268,7 @@ def _in_order(files: list[_File], types: Mapping[str, pl.DataType]) -> list[str]
     def place(file: _File) -> tuple[object, ...]:
         texts = [part.partition("=")[2] for part in file.relative]
         numbers = [
-            int(text) if dtype.is_integer() and text != hive.NULL else -math.inf
+            int(text) if dtype.is_integer() and text != NULL_FOLDER else -math.inf
             for text, dtype in zip(texts, types.values(), strict=True)
         ]
         return (*zip(numbers, texts, strict=True), compacted.place_of(file.entry.name))

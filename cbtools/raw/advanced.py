@@ -18,7 +18,10 @@ from cbtools.raw.rows import (
     ticker_row,
     trade_row,
 )
-from cbtools.raw.values import NotUnderstood, dicts, name_text, one_of, time_ns, whole
+from cbtools.raw.sequence import ADVANCED
+from cbtools.raw.values import NotUnderstood, dicts, one_of, product_text, time_ns, whole
+
+LARGEST_NUMBER: Final = 2**53
 
 _SIDES: Final = {"bid": "bid", "offer": "ask", "ask": "ask"}
 _EVENT_TYPES: Final = {"snapshot": True, "update": False}
@@ -34,22 +37,32 @@ def advanced_frame(frame: dict[str, Any], tally: Tally) -> Frame:
     """Read a frame of the Advanced Trade feed."""
     tally.look("frame", frame, known("channel client_id timestamp sequence_num events"))
     channel = frame["channel"]
-    table, read_event = one_of(channel, "channel", _CHANNELS)
-    sequence_num = frame.get("sequence_num")
-    if sequence_num is not None:
-        sequence_num = whole(sequence_num, "sequence_num", text=False)
+    table, read_event = one_of(channel, "channel", EVENT_READERS)
+    sequence_num = number_of(frame)
     server_time = time_ns(frame.get("timestamp"), "timestamp")
     rows: list[Row] = []
     seen: set[str] = set()  # products of which the frame had a snapshot
-    for event in dicts(frame.get("events"), "events"):
-        rows += read_event(event, channel, tally, seen)
-    return Frame(table, sequence_num, server_time, None, rows, tally)
+    if frame.get("events", ()) is not None:  # null, as some languages write an empty list
+        for event in dicts(frame.get("events"), "events"):
+            rows += read_event(event, channel, tally, seen)
+    return Frame(ADVANCED, table, sequence_num, server_time, None, rows, tally)
+
+
+def number_of(frame: dict[str, Any]) -> int | None:
+    """Return a frame's number, up to 2**53: no connection counts further, and other readers use doubles."""
+    value = frame.get("sequence_num")
+    if value is None:
+        return None
+    number = whole(value, "sequence_num", text=False)
+    if number > LARGEST_NUMBER:
+        raise NotUnderstood("bad whole number", f"sequence_num={number}, above 2**53")
+    return number
 
 
 def _level2(event: dict[str, Any], channel: str, tally: Tally, seen: set[str]) -> list[Row]:
     tally.look(channel, event, known("type product_id updates"))
     is_snapshot = one_of(event.get("type"), "event type", _EVENT_TYPES)
-    product_id = name_text(event.get("product_id"), "product_id")
+    product_id = product_text(event.get("product_id"), "product_id")
     rows: list[Row] = []
     for update in dicts(event.get("updates"), "updates"):
         tally.look(f"{channel}.updates", update, known("side event_time price_level new_quantity"))
@@ -91,7 +104,7 @@ def _candles(event: dict[str, Any], channel: str, tally: Tally, _: set[str]) -> 
         if start >= 2**63:
             raise NotUnderstood("bad time", f"start={candle['start']!r}")
         values = (tally.number(candle, key) for key in ("open", "high", "low", "close", "volume"))
-        rows.append((name_text(candle.get("product_id"), "product_id"), start, *values))
+        rows.append((product_text(candle.get("product_id"), "product_id"), start, *values))
     return rows
 
 
@@ -113,7 +126,7 @@ def _subscriptions(event: dict[str, Any], channel: str, tally: Tally, _: set[str
     return [subscription_row(name, product_ids) for name, product_ids in found.items()]
 
 
-_CHANNELS: Final[dict[str, tuple[str, Callable[..., list[Row]]]]] = {
+EVENT_READERS: Final[dict[str, tuple[str, Callable[..., list[Row]]]]] = {
     "l2_data": ("level2", _level2),
     "level2": ("level2", _level2),
     "market_trades": ("market_trades", _trades),
@@ -124,3 +137,4 @@ _CHANNELS: Final[dict[str, tuple[str, Callable[..., list[Row]]]]] = {
     "status": ("status", _status),
     "subscriptions": ("subscriptions", _subscriptions),
 }
+"""Channel, by its name on the wire → its table, and what reads an event: the one table of channels."""

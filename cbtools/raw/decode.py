@@ -12,13 +12,24 @@ from typing import Any, Final, cast
 
 import orjson
 
-from cbtools.raw.advanced import advanced_frame
+from cbtools.raw.advanced import EVENT_READERS, advanced_frame, number_of
 from cbtools.raw.exchange import exchange_frame
 from cbtools.raw.rows import Frame, Tally, known, text_of
+from cbtools.raw.sequence import ADVANCED, NO_FEED
 from cbtools.raw.values import NotUnderstood, time_ns
+from cbtools.schema import CHANNELS
+
+ERROR_CHANNELS: Final = ("error", "errors")
 
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:]')
 _MINUS_ZERO: Final = re.compile(rb"[:,\[\s]-0[\s,}\]]")
+
+
+def channel_codes() -> dict[str, int]:
+    """Return the code of each channel by its name on the wire: the place of its table in `CHANNELS`."""
+    tables = {name: table for name, (table, _) in EVENT_READERS.items()}
+    tables |= dict.fromkeys(ERROR_CHANNELS, "errors")
+    return {name: CHANNELS.index(table) for name, table in tables.items()}
 
 
 def decode_line(raw: bytes) -> Frame:
@@ -29,7 +40,7 @@ def decode_line(raw: bytes) -> Frame:
     NotUnderstood
         With the reason, as it goes into the rejects.
     """
-    line = _parse(raw)
+    line = parse_line(raw)
     tally = Tally()
     capture_time = None
     frame = line
@@ -42,7 +53,7 @@ def decode_line(raw: bytes) -> Frame:
         frame = line["data"]
         if type(frame) is not dict:
             raise NotUnderstood("data is not an object")
-    if frame.get("type") == "error" or frame.get("channel") in ("error", "errors"):
+    if frame.get("type") == "error" or frame.get("channel") in ERROR_CHANNELS:
         decoded = _error(frame, tally)
     elif "channel" in frame:
         decoded = advanced_frame(frame, tally)
@@ -54,7 +65,7 @@ def decode_line(raw: bytes) -> Frame:
     return decoded
 
 
-def _parse(raw: bytes) -> dict[str, Any]:
+def parse_line(raw: bytes) -> dict[str, Any]:
     """Parse a line as one JSON object without duplicate keys."""
     if not raw.strip(b" \t\r\n"):
         raise NotUnderstood("blank line")
@@ -105,4 +116,7 @@ def _integer(text: str) -> float:
 
 def _error(frame: dict[str, Any], tally: Tally) -> Frame:
     tally.look("frame", frame, known("type channel client_id timestamp sequence_num events message reason"))
-    return Frame("errors", None, None, None, [(text_of(frame, "message"), text_of(frame, "reason"))], tally)
+    number, server_time = number_of(frame), time_ns(frame.get("timestamp"), "timestamp")
+    feed = ADVANCED if "channel" in frame or number is not None else NO_FEED
+    row = text_of(frame, "message"), text_of(frame, "reason")
+    return Frame(feed, "errors", number, server_time, None, [row], tally)

@@ -18,7 +18,8 @@ from cbtools.raw.rows import (
     ticker_row,
     trade_row,
 )
-from cbtools.raw.values import NotUnderstood, dicts, name_text, one_of, time_ns
+from cbtools.raw.sequence import EXCHANGE
+from cbtools.raw.values import NotUnderstood, dicts, one_of, product_text, time_ns
 
 _SIDES: Final = {"buy": "bid", "sell": "ask"}
 _TICKER: Final = (
@@ -30,10 +31,10 @@ _TICKER: Final = (
 def exchange_frame(frame: dict[str, Any], tally: Tally) -> Frame:
     """Read a message of the Exchange feed."""
     kind = frame["type"]
-    table, read, keys = one_of(kind, "type", _TYPES)
+    table, read, keys = one_of(kind, "type", MESSAGE_READERS)
     tally.look("frame", frame, keys)
     server_time = time_ns(frame.get("time"), "time")
-    return Frame(table, None, server_time, None, read(frame, server_time, tally), tally)
+    return Frame(EXCHANGE, table, None, server_time, None, read(frame, server_time, tally), tally)
 
 
 def _changes(value: Any, name: str, width: int) -> list[list[Any]]:
@@ -43,7 +44,7 @@ def _changes(value: Any, name: str, width: int) -> list[list[Any]]:
 
 
 def _snapshot(frame: dict[str, Any], time: int | None, tally: Tally) -> list[Row]:
-    product_id = name_text(frame.get("product_id"), "product_id")
+    product_id = product_text(frame.get("product_id"), "product_id")
     levels: list[Row] = [
         (product_id, True, side, tally.plain(price, "price"), tally.plain(size, "size"), time)
         for side, key in (("bid", "bids"), ("ask", "asks"))
@@ -53,7 +54,7 @@ def _snapshot(frame: dict[str, Any], time: int | None, tally: Tally) -> list[Row
 
 
 def _update(frame: dict[str, Any], time: int | None, tally: Tally) -> list[Row]:
-    product_id = name_text(frame.get("product_id"), "product_id")
+    product_id = product_text(frame.get("product_id"), "product_id")
     return [
         (
             product_id,
@@ -76,7 +77,7 @@ def _ticker(frame: dict[str, Any], _: int | None, tally: Tally) -> list[Row]:
 
 
 def _heartbeat(frame: dict[str, Any], _: int | None, __: Tally) -> list[Row]:
-    product_id = name_text(frame.get("product_id"), "product_id")
+    product_id = product_text(frame.get("product_id"), "product_id")
     return [(product_id, text_of(frame, "time"), None, counter(frame.get("last_trade_id")))]
 
 
@@ -93,7 +94,7 @@ def _subscriptions(frame: dict[str, Any], _: int | None, tally: Tally) -> list[R
 
 
 _MATCH: Final = known("type trade_id maker_order_id taker_order_id side size price product_id sequence time")
-_TYPES: Final[dict[str, tuple[str, Callable[..., list[Row]], frozenset[str]]]] = {
+MESSAGE_READERS: Final[dict[str, tuple[str, Callable[..., list[Row]], frozenset[str]]]] = {
     "snapshot": ("level2", _snapshot, known("type product_id bids asks time")),
     "l2update": ("level2", _update, known("type product_id time changes")),
     "match": ("market_trades", _match, _MATCH),

@@ -8,21 +8,16 @@ import numpy as np
 import polars as pl
 
 from cbtools.raw.piece import null_where, times
-from cbtools.raw.sequence import NO_NUMBER, Lines
+from cbtools.raw.sequence import NO_NUMBER
+from cbtools.raw.tracking import Lines
 from cbtools.schema import schema
 
 
 def insert_breaks(breaks: pl.DataFrame, frame: pl.DataFrame) -> pl.DataFrame:
     """Insert the markers of breaks, each before the changes of its line. To sort took four times as long."""
-    lines, first = np.unique(breaks["line"].to_numpy(), return_index=True)
-    ends = np.append(first[1:], breaks.height).tolist()
-    at = np.asarray(np.searchsorted(frame["line"].to_numpy(), lines)).tolist()
-    parts: list[pl.DataFrame] = []
-    before = 0
-    for place, begin, end in zip(at, first.tolist(), ends, strict=True):
-        parts += [frame.slice(before, place - before), breaks.slice(begin, end - begin)]
-        before = place
-    return pl.concat([*parts, frame.slice(before)], rechunk=True)
+    at = np.searchsorted(frame["line"].to_numpy(), breaks["line"].to_numpy())
+    order = np.insert(np.arange(frame.height), at, frame.height + np.arange(breaks.height))
+    return pl.concat([frame, breaks])[order]
 
 
 def break_rows(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from queue import Empty, SimpleQueue
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
@@ -15,10 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from cbtools.raw.decode import decode_line
-from cbtools.raw.files import PADDING, Piece
+from cbtools.raw.decode import channel_codes, decode_line
+from cbtools.raw.files import Buffer, Piece
+from cbtools.raw.header import Header, read_header
 from cbtools.raw.rows import Frame, Row, Tally
-from cbtools.raw.sequence import NO_NUMBER, NO_TIME, Lines
+from cbtools.raw.sequence import ADVANCED, NO_FEED, NO_NUMBER, NO_TIME
+from cbtools.raw.tracking import Lines
 from cbtools.raw.values import NotUnderstood
 from cbtools.schema import CHANNELS, FRAME, SIDE, TIME, TRADE_SIDE, schema
 
@@ -79,31 +82,34 @@ class Decoder:
 
     def __init__(self, wanted: Wanted) -> None:
         self._wanted = wanted
-        self._idle: SimpleQueue[tuple[int, Sheets]] = SimpleQueue()
+        self._idle: SimpleQueue[tuple[int, Sheets, Sheets]] = SimpleQueue()
 
     def __call__(self, piece: Piece) -> Decoded:
         """Decode a piece."""
         from cbtools._kernels import decode as kernels
 
         try:
-            room, sheets = self._idle.get_nowait()
+            room, sheets, outlined = self._idle.get_nowait()
         except Empty:
-            room, sheets = -1, None
+            room, sheets, outlined = -1, None, kernels.sheets(0, channel_codes())
         if sheets is None or room < piece.size:
-            room, sheets = piece.size, kernels.sheets(piece.size)
+            room, sheets = piece.size, kernels.sheets(piece.size, channel_codes())
             if self._wanted.products is not None:
                 kernels.limit_products(sheets, self._wanted.products)
         try:
-            return _Work(piece, self._wanted, kernels, sheets).decode()
+            return _Work(piece, self._wanted, kernels, sheets, outlined).decode()
         finally:
-            self._idle.put((room, sheets))
+            self._idle.put((room, sheets, outlined))
 
 
 class _Work:
     """The work on one piece."""
 
-    def __init__(self, piece: Piece, wanted: Wanted, kernels: ModuleType, sheets: Sheets) -> None:
+    def __init__(
+        self, piece: Piece, wanted: Wanted, kernels: ModuleType, sheets: Sheets, outlined: Sheets
+    ) -> None:
         self.piece, self.wanted, self.kernels, self.sheets = piece, wanted, kernels, sheets
+        self.outlined = outlined  # rejected lines have their own: to make it anew for each took 0.1 ms
         self.products = frozenset(wanted.products or ())
         self.usual: dict[str, list[pl.DataFrame]] = {}
         self.odd: dict[str, list[tuple[Any, ...]]] = {}
@@ -128,8 +134,10 @@ class _Work:
 
     def usual_lines(self) -> I64:
         """Run the kernel over the piece; the headers of all lines, as in its ``Sheets.lines``."""
-        # the last: a channel not known, for the definition to refuse
-        want = np.array([*(self.wants(table) for table in CHANNELS[:-1]), self.wanted.whole], np.uint8)
+        # the definition looks for errors in all, and for level2 in channels that are not known
+        want = np.full(256, self.wants("errors"), np.uint8)
+        want[: len(CHANNELS)] |= np.array([self.wants(table) for table in CHANNELS], np.uint8)
+        want[self.kernels.UNKNOWN] |= self.wants("level2")
         headers: list[I64] = [np.empty((len(self.sheets.lines), 0), np.int64)]
         start = first = 0
         while start < self.piece.size:
@@ -209,14 +217,18 @@ class _Work:
     def new_lines(self, headers: I64) -> Lines:
         kernels, n = self.kernels, headers.shape[1]
         framed = headers[kernels.STATUS] != kernels.ODD
+        starts = headers[kernels.OFFSET]
+        ends = np.append(starts[1:], self.piece.size)
+        ends -= self.piece.buffer[ends - 1] == ord("\n")  # the last line may have none
         return Lines(
             sequence_num=np.where(framed, headers[kernels.SEQUENCE_NUM], NO_NUMBER),
             server_time=np.where(framed, headers[kernels.SERVER_TIME], NO_TIME),
             capture_time=np.where(framed, headers[kernels.CAPTURE_TIME], NO_TIME),
-            channel=headers[kernels.CHANNEL].astype(np.uint8),
+            feed=np.where(framed, np.uint8(ADVANCED), np.uint8(NO_FEED)),
             framed=framed,
             rejected=np.zeros(n, np.bool_),
             level2=framed & (headers[kernels.CHANNEL] == kernels.LEVEL2),
+            digests=partial(_digests, kernels, self.piece.buffer, starts, ends),
         )
 
     def count_long_numbers(self, headers: I64) -> None:
@@ -239,12 +251,11 @@ class _Work:
                 frame = decode_line(raw)
             except NotUnderstood as reason:
                 self.rejects.append(Reject(i, self.piece.offset + int(starts[i]), str(reason), raw))
-                self.outline(i, raw)
+                self.outline(i, int(starts[i]), raw)
                 continue
             if frame.tally:
                 self.tallies.append((i, frame.tally))
-            code = CHANNELS.index(frame.table)
-            self.set_header(i, frame.sequence_num, frame.server_time, frame.capture_time, code)
+            self.set_header(i, frame)
             self.lines.level2[i] = frame.table == "level2"
             if self.wants(frame.table):
                 self.odd.setdefault(frame.table, []).extend((*row, i) for row in self.chosen(frame))
@@ -255,37 +266,43 @@ class _Work:
             return frame.rows
         return [row for row in frame.rows if row[0] in self.products]
 
-    def set_header(
-        self, i: int, number: int | None, server: int | None, capture: int | None, channel: int
-    ) -> None:
+    def set_header(self, i: int, of: Frame | Header) -> None:
         lines = self.lines
-        lines.framed[i] = True
-        lines.sequence_num[i] = NO_NUMBER if number is None else number
-        lines.server_time[i] = NO_TIME if server is None else server
-        lines.capture_time[i] = NO_TIME if capture is None else capture
-        lines.channel[i] = channel
+        lines.framed[i], lines.feed[i] = True, of.feed
+        lines.sequence_num[i] = NO_NUMBER if of.sequence_num is None else of.sequence_num
+        lines.server_time[i] = NO_TIME if of.server_time is None else of.server_time
+        lines.capture_time[i] = NO_TIME if of.capture_time is None else of.capture_time
 
-    def outline(self, i: int, raw: bytes) -> None:
+    def outline(self, i: int, start: int, raw: bytes) -> None:
         """Note what can still be read of a rejected line."""
-        kernels, sheets = self.kernels, self.kernels.sheets(0)
         self.lines.rejected[i] = True
-        text = np.frombuffer(raw + b"\n" * PADDING, np.uint8).copy()
-        has_header, has_products = kernels.outline(text, sheets)
-        if not has_header:
+        kernels = self.kernels
+        channel, header = self.usual_header(start)
+        if header is None or (header.products is None and channel in (kernels.LEVEL2, kernels.UNKNOWN)):
+            read = read_header(raw)
+            if header is None:
+                header = read
+            elif read is not None:
+                header = header._replace(level2=header.level2 or read.level2, products=read.products)
+        if header is None:
             return
-        header = sheets.lines[:, 0].tolist()
-        channel = header[kernels.CHANNEL]
-        self.set_header(
-            i,
-            header[kernels.SEQUENCE_NUM],
-            header[kernels.SERVER_TIME],
-            header[kernels.CAPTURE_TIME],
-            channel,
-        )
-        if channel == kernels.LEVEL2:
+        self.set_header(i, header)
+        if header.level2:
             self.lines.level2[i] = True
-            products = kernels.product_names(sheets) if has_products else None
-            self.lines.lost_products[i] = products
+            self.lines.lost_products[i] = header.products
+
+    def usual_header(self, start: int) -> tuple[int, Header | None]:
+        """Read the header of a line that begins as usual, whatever follows; and the code of its channel."""
+        kernels, sheets = self.kernels, self.outlined
+        kernels.forget_products(sheets)
+        has_header, has_products = kernels.outline(self.piece.buffer, start, sheets)
+        if not has_header:
+            return kernels.UNKNOWN, None
+        channel, number, server, capture = sheets.lines[
+            [kernels.CHANNEL, kernels.SEQUENCE_NUM, kernels.SERVER_TIME, kernels.CAPTURE_TIME], 0
+        ].tolist()
+        products = kernels.product_names(sheets) if has_products else None
+        return channel, Header(ADVANCED, number, server, capture, channel == kernels.LEVEL2, products)
 
     # --- together
 
@@ -348,6 +365,13 @@ def null_where(values: I64, missing: int) -> pl.Series:
     if (values == missing).any():
         return pl.select(pl.when(series != missing).then(series)).to_series()
     return series
+
+
+def _digests(kernels: ModuleType, buffer: Buffer, starts: I64, ends: I64, lines: I64) -> I64:
+    """Compute the digests of these lines."""
+    out = np.empty(len(lines), np.int64)
+    kernels.digest_lines(buffer, starts[lines], ends[lines], out)
+    return out
 
 
 def _enum(codes: I64, dtype: pl.Enum) -> pl.Series:

@@ -9,7 +9,17 @@ from typing import Any, Final
 
 import orjson
 
-from cbtools.raw.values import NotUnderstood, dicts, is_long, name_text, number, one_of, time_ns, whole
+from cbtools.raw.values import (
+    NotUnderstood,
+    dicts,
+    is_long,
+    name_text,
+    number,
+    one_of,
+    product_text,
+    time_ns,
+    whole,
+)
 
 Row = tuple[Any, ...]
 
@@ -52,8 +62,9 @@ class Tally:
 
 @dataclass
 class Frame:
-    """One understood line: its header and the rows of its table."""
+    """One understood line: its header and the rows of its table; ``feed`` as in `cbtools.raw.sequence`."""
 
+    feed: int
     table: str
     sequence_num: int | None
     server_time: int | None
@@ -100,7 +111,7 @@ def trade_row(trade: dict[str, Any], is_snapshot: bool, tally: Tally) -> Row:
     """Read a trade: either feed sends the maker's side."""
     side = one_of(trade.get("side"), "side", _TRADE_SIDES)
     return (
-        name_text(trade.get("product_id"), "product_id"),
+        product_text(trade.get("product_id"), "product_id"),
         whole(trade.get("trade_id"), "trade_id", text=True),
         tally.number(trade, "price"),
         tally.number(trade, "size"),
@@ -113,7 +124,7 @@ def trade_row(trade: dict[str, Any], is_snapshot: bool, tally: Tally) -> Row:
 
 def ticker_row(ticker: dict[str, Any], keys: tuple[str | None, ...], tally: Tally) -> Row:
     """Read a ticker; ``keys`` are the wire's names of the columns behind the price (None: not sent)."""
-    product_id = name_text(ticker.get("product_id"), "product_id")
+    product_id = product_text(ticker.get("product_id"), "product_id")
     price = tally.number(ticker, "price")
     rest = (key and tally.number(ticker, key, signed="percent" in key, optional=True) for key in keys)
     return product_id, price, *rest
@@ -149,7 +160,7 @@ def product_rows(products: Any, where: str, tally: Tally) -> list[Row]:
                 raise NotUnderstood("bad text", f"{key}={product[key]!r}")
         rows.append(
             (
-                name_text(product.get("id"), "id"),
+                product_text(product.get("id"), "id"),
                 *(product.get(key) for key in ("product_type", "base_currency", "quote_currency")),
                 tally.number(product, "base_increment", optional=True),
                 tally.number(product, "quote_increment", optional=True),

@@ -25,7 +25,8 @@ from cbtools.raw.markers import break_rows, insert_breaks
 from cbtools.raw.piece import Decoded, Decoder, Reject, Wanted, times
 from cbtools.raw.report import RawReport
 from cbtools.raw.rows import Tally
-from cbtools.raw.sequence import NO_TIME, Stream, Tracked
+from cbtools.raw.sequence import NO_TIME, Stream
+from cbtools.raw.tracking import Tracked, track
 from cbtools.schema import CHANNELS, SEGMENT, schema
 
 CHUNK_BYTES: Final = 64 << 20
@@ -128,7 +129,7 @@ class Reading:
             self._count.start_segment(piece.segment)
         if self._strict and decoded.rejects:
             raise self._refusal(decoded.rejects[0])
-        tracked = self.stream.track(decoded.lines, self._first_line)
+        tracked = track(self.stream, decoded.lines, self._first_line)
         if not self._first_connection and decoded.lines.framed.any():
             self._first_connection = int(tracked.connection[np.argmax(decoded.lines.framed)])
         self._count.add_lines(decoded, tracked)
@@ -254,14 +255,18 @@ def _of_lines(values: npt.NDArray[Any], line: I64) -> npt.NDArray[Any]:
 
 def _with_own_runs(since: I64, line: I64, product: pl.Series, tracked: Tracked) -> I64:
     """Put in the runs that only some products have, each from its line to the product's next one."""
-    since = since.copy()
-    for product_id in {product_id for _, product_id, _ in tracked.runs}:
-        rows = (product == product_id).to_numpy()
-        own = [(at, run) for at, other, run in tracked.runs if other == product_id]
-        ends = [at for at, _ in own[1:]] + [len(tracked.connection)]
-        for (start, run), end in zip(own, ends, strict=True):
-            if run is not None:
-                since[rows & (line >= start) & (line < end)] = run
+    since, runs = (
+        since.copy(),
+        pl.DataFrame(
+            tracked.runs, schema={"line": pl.Int64, "product": pl.String, "run": pl.Int64}, orient="row"
+        ),
+    )
+    for (product_id,), own in runs.group_by("product"):
+        rows = np.flatnonzero((product == product_id).to_numpy())
+        at = np.searchsorted(own["line"].to_numpy(), line[rows], "right") - 1
+        own_run = (at >= 0) & own["run"].is_not_null().to_numpy()[at]
+        rows, at = rows[own_run], at[own_run]
+        since[rows] = own["run"].fill_null(0).to_numpy()[at]
     return since
 
 

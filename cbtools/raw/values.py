@@ -7,6 +7,9 @@ import re
 from datetime import date
 from functools import lru_cache
 from typing import Any, Final
+from urllib.parse import quote
+
+from cbtools.schema import LONGEST_NAME, NULL_FOLDER
 
 _NUMBER: Final = re.compile(r"-?([0-9]+)(?:\.([0-9]+))?(?:[eE][+-]?[0-9]+)?", re.ASCII)
 _TIME: Final = re.compile(
@@ -100,6 +103,20 @@ def name_text(value: Any, name: str) -> str:
     if type(value) is str and value:
         return value
     raise NotUnderstood("bad text", f"{name}={value!r}")
+
+
+def product_text(value: Any, name: str) -> str:
+    """Return a product's name, which must do for the name of a folder."""
+    product = name_text(value, name)
+    if not _is_fit(product):
+        raise NotUnderstood("bad product", f"no folder can be named by {name}={value!r}")
+    return product
+
+
+@lru_cache(maxsize=4096)
+def _is_fit(product: str) -> bool:
+    folder = f"product_id={quote(product, safe='')}"
+    return len(folder) <= LONGEST_NAME and product != NULL_FOLDER
 
 
 def one_of(value: Any, name: str, known: dict[str, Any]) -> Any:

@@ -15,8 +15,9 @@ from cbtools.raw.files import is_compressed, read_end, segment_name
 from cbtools.raw.piece import Decoder, Wanted
 from cbtools.raw.sequence import NO_NUMBER, NO_TIME, Stream
 from cbtools.raw.stream import Reading
+from cbtools.raw.tracking import track
 from cbtools.run.folders import Folders
-from cbtools.run.states import DAY, first_frame
+from cbtools.run.states import DAY, first_frame, first_time
 
 _END_BYTES: Final = 1 << 18
 _LAST: Final = (1 << 63) - 1
@@ -51,7 +52,7 @@ class Waiting:
     def begin(self) -> int:
         """When its first frame was sent, or received if that is not known; ns."""
         sent = self.first.starts[0][1] if self.first.starts else NO_TIME
-        return sent if sent != NO_TIME else self.first.first_time if self.first.starts else self.first.origin
+        return sent if sent != NO_TIME else first_time(self.first)
 
     def end(self) -> int:
         """Tell when its last frame was sent, or received."""
@@ -92,7 +93,7 @@ def last_frames(path: Path) -> Stream:
     size = _END_BYTES
     while True:
         piece, stream = read_end(path, size), Stream()
-        stream.track(Decoder(Wanted({}))(piece).lines, 1)
+        track(stream, Decoder(Wanted({}))(piece).lines, 1)
         if stream.last != NO_NUMBER or not piece.offset:
             return stream
         size *= 4

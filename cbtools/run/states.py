@@ -94,7 +94,7 @@ class Kept:
 
 def first_time(first: Stream) -> int:
     """Tell when the first frame was received, or sent if that is not known."""
-    return first.first_time if first.starts else first.origin
+    return first.first_time if first.first != NO_NUMBER else first.origin
 
 
 def _written_at(state: KeptState) -> int:

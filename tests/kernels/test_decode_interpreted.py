@@ -6,6 +6,7 @@ writes. The compiled results are compared with the oracle elsewhere; here only a
 
 from __future__ import annotations
 
+import re
 import sys
 
 import interpreted
@@ -16,9 +17,11 @@ import tiers
 import wire
 
 from cbtools._kernels import decode
+from cbtools.raw.decode import channel_codes
 from cbtools.raw.files import PADDING
 
 UNTOUCHED = -7
+CODES = channel_codes()
 
 
 def rec(frame):
@@ -112,11 +115,13 @@ def nasty() -> list[bytes]:
     ]
 
 
-def scan(lines: list[bytes], only: tuple[str, ...] | None, want: bytes = b"\1" * 9) -> dict[str, np.ndarray]:
+def scan(
+    lines: list[bytes], only: tuple[str, ...] | None, want: bytes = b"\1" * 256
+) -> dict[str, np.ndarray]:
     """Scan lines, the last without a newline; give every cell of the sheets, and of the results."""
     text = b"\n".join(lines)
     buffer = np.frombuffer(text + b"\n" * PADDING, np.uint8).copy()
-    sheets = decode.sheets(len(text))
+    sheets = decode.sheets(len(text), CODES)
     cells = {"lines": sheets.lines, "events": sheets.events, "ints": sheets.ints, "floats": sheets.floats}
     for name in ("level2", "trades", "tickers"):
         cells |= {f"{name}_{kind}": array for kind, array in getattr(sheets, name)._asdict().items()}
@@ -132,9 +137,13 @@ def scan(lines: list[bytes], only: tuple[str, ...] | None, want: bytes = b"\1" *
         given.append((start, n, events, *rows))
     outlined = []
     for line in lines:
-        one = decode.sheets(0)
+        one = decode.sheets(0, CODES)
         one.lines.fill(UNTOUCHED)
-        outlined.append(decode.outline(np.frombuffer(line + b"\n" * PADDING, np.uint8).copy(), one))
+        outlined.append(decode.outline(np.frombuffer(line + b"\n" * PADDING, np.uint8).copy(), 0, one))
+    ends = np.cumsum([len(line) + 1 for line in lines]) - 1
+    digests = np.empty(len(lines), np.int64)
+    decode.digest_lines(buffer, np.append(0, ends[:-1] + 1), ends, digests)
+    cells["digests"] = digests
     return cells | {"memo": sheets.memo, "given": np.array(given), "outlined": np.array(outlined)}
 
 
@@ -146,7 +155,7 @@ def cases() -> dict[str, np.ndarray]:
         "all": scan(lines, None),
         "one": scan(lines, ("ETH-USD", "Ü", "N" * 25)),
         "none": scan(lines, ()),
-        "header": scan(lines, None, b"\0" * 9),
+        "header": scan(lines, None, b"\0" * 256),
         "tiny": scan(tiny, None),
         "many": scan(many, None),
     }
@@ -167,17 +176,50 @@ def test_interpreted_it_writes_the_same_cells(tmp_path):
     assert {decode.ODD, decode.READ} <= set(statuses.tolist())
 
 
+# --- digests
+
+
+RECEIPT = re.compile(rb'"capture_ts"[ \t]*:[ \t]*("[^"]*"|[^,}]*)')
+NEARLY = [
+    b"", b"x", b'"capture_ts"', b'"capture_ts":', b'"capture_ts":"', b'"capture_ts":"1',
+    b'{"capture_ts":"1"}', b'{"capture_ts":"2"}', b'{"capture_ts" :\t"2"}',
+    b'{"capture_ts":12,"a":1}', b'{"capture_ts":3,"a":1}', b'{"capture_ts":null}',
+    b'{"capture_ts":"1","capture_ts":"2"}', b'{"capture_ts":"1","capture_ts":"3"}',
+    b'{"capture_ts","capture_ts":"1"}', b'{"capture_ts","capture_ts":"2"}', b'{"data":1,"capture_ts":"1"}',
+    b'{"data":1,"capture_ts":"234"}', b'{"data":2,"capture_ts":"1"}', b"\0" * 7, b"\0" * 8, b"\0" * 9,
+    *(b"12345678"[:k] for k in range(9)), *(b"1234567812345678"[:k] for k in range(9, 17)),
+]  # fmt: skip
+
+
+def test_lines_have_the_same_digest_if_only_their_receipt_differs():
+    lines = [*NEARLY, *usual(), *(line.replace(b"07.123", b"09.5") for line in usual())]
+    buffer = np.frombuffer(b"\n".join(lines) + b"\n" * PADDING, np.uint8).copy()
+    ends = np.cumsum([len(line) + 1 for line in lines]) - 1
+    digests = np.empty(len(lines), np.int64)
+    decode.digest_lines(buffer, np.append(0, ends[:-1] + 1), ends, digests)
+
+    def content(line: bytes) -> tuple[bytes, bytes]:
+        found = RECEIPT.search(line)
+        return (line[: found.start(1)], line[found.end(1) :]) if found else (line, b"")
+
+    contents: dict[int, set[tuple[bytes, bytes]]] = {}
+    for line, digest in zip(lines, digests.tolist(), strict=True):
+        contents.setdefault(digest, set()).add(content(line))
+    assert all(len(of_digest) == 1 for of_digest in contents.values())
+    assert len(contents) == len({content(line) for line in lines}) < len(lines)
+
+
 # --- the limits of the room
 
 
 @pytest.mark.parametrize("more", [-1, 0, 1, 2])
 def test_as_many_lines_as_there_is_room_for(more):
     """What does not fit waits for the next call."""
-    sheets = decode.sheets(1000)
+    sheets = decode.sheets(1000, CODES)
     room = sheets.lines.shape[1]
     size = room + more
     buffer = np.frombuffer(b"\n" * (size + PADDING), np.uint8).copy()
-    want = np.ones(9, np.uint8)
+    want = np.ones(256, np.uint8)
     stops, start = [], 0
     while start < size:
         start, n, *_ = decode.decode_lines(buffer, start, size, want, sheets)
@@ -207,12 +249,12 @@ def test_the_smallest_objects_have_room(channel, rows):
     with_rows = frame % (channel.encode(), event % b",".join([row.encode()] * rows))
     with_events = frame % (channel.encode(), b",".join([event % b""] * rows))
     for line, n in ((with_rows, (1, rows)), (with_events, (rows, 0))):
-        sheets = decode.sheets(len(line))
+        sheets = decode.sheets(len(line), CODES)
         held = {"level2": sheets.level2, "market_trades": sheets.trades, "ticker": sheets.tickers}[channel]
         assert held.ints.shape[1] >= rows or line is with_events
         assert sheets.events.shape[1] >= n[0]
         buffer = np.frombuffer(line + b"\n" * PADDING, np.uint8).copy()
-        _, lines, events, counts = decode.decode_lines(buffer, 0, len(line), np.ones(9, np.uint8), sheets)
+        _, lines, events, counts = decode.decode_lines(buffer, 0, len(line), np.ones(256, np.uint8), sheets)
         assert (lines, events, sum(counts)) == (1, *n)
         assert sheets.lines[decode.STATUS, 0] == decode.READ
 
@@ -248,8 +290,8 @@ def test_a_long_name(tmp_path, length):
     raw = laws.same_as_oracle(segment, tmp_path)
     laws.scan_is_read(segment, tmp_path, raw)
     buffer = np.frombuffer(segment + b"\n" * PADDING, np.uint8).copy()
-    sheets = decode.sheets(len(segment))
-    decode.decode_lines(buffer, 0, len(segment), np.ones(9, np.uint8), sheets)
+    sheets = decode.sheets(len(segment), CODES)
+    decode.decode_lines(buffer, 0, len(segment), np.ones(256, np.uint8), sheets)
     assert sheets.lines[decode.STATUS, :2].tolist() == [decode.READ if length == 24 else decode.ODD] * 2
     assert decode.product_names(sheets) == ([name, name[:-1] + "M"] if length == 24 else [])
 
@@ -259,11 +301,11 @@ def test_a_line_cut_at_the_very_end(frame, tmp_path):
     """Wherever the last line ends, nothing behind the piece is read as its continuation."""
     line = rec(frame)
     whole = np.frombuffer(line * 2, np.uint8)
-    sheets = decode.sheets(len(line))
+    sheets = decode.sheets(len(line), CODES)
     for cut in range(1, len(line) + 1):
         buffer = whole[: cut + PADDING].copy()
         buffer[cut : cut + PADDING] = 10
-        stop, n, *_ = decode.decode_lines(buffer, 0, cut, np.ones(9, np.uint8), sheets)
+        stop, n, *_ = decode.decode_lines(buffer, 0, cut, np.ones(256, np.uint8), sheets)
         assert n == 1
         assert stop > cut
         assert sheets.lines[decode.STATUS, 0] == (decode.READ if cut == len(line) else decode.ODD)
