@@ -846,6 +846,18 @@ def test_21_the_product_is_the_messages(read):
     assert laws.without_zeros(raw.report.rows["level2"]) == {"BTC-USD": 5}
 
 
+@pytest.mark.parametrize("product_id", ["x" * 300, "ü" * 41, "__HIVE_DEFAULT_PARTITION__"])
+def test_21_a_product_that_no_folder_can_be_named_by_is_rejected(read, product_id):
+    raw = read(
+        wire.record(wire.snapshot(0)),
+        wire.record(wire.trades(1, wire.trade("1"), wire.trade("2", product_id=product_id))),
+        wire.record(wire.change(2, product_id)),
+        wire.record(wire.change(3)),
+    )
+    assert column(raw.rejects, "line") == [2, 3]
+    assert (raw.gaps.height, breaks(raw), raw.market_trades.height) == (0, [], 0)
+
+
 def test_22_a_crossed_book_is_kept_as_sent(read):
     raw = read(wire.snapshot(0), wire.change(1, price="100.5"), wire.change(2, price="500"))
     assert floats(raw.level2, "price")[-2:] == [100.5, 500.0]

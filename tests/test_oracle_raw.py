@@ -923,6 +923,28 @@ def test_trade_ids(trade_id, meaning):
     assert len(rows["rejects"]) == (meaning is None)
 
 
+@pytest.mark.parametrize(
+    ("product_id", "legal"),
+    [
+        *(("x" * 244, True), ("x" * 245, False), ("%" * 81, True), ("%" * 82, False), ("_.-~" * 61, True)),
+        *(("ü" * 40, True), ("ü" * 41, False), ("/", True), ("..", True), ("null", True), ("", False)),
+        *(("__HIVE_DEFAULT_PARTITION__", False), ("__HIVE_DEFAULT_PARTITION_", True)),
+    ],
+)
+def test_products_are_names_of_folders(product_id, legal):
+    frames = [
+        wire.change(0, product_id),
+        wire.trades(1, wire.trade("1", product_id=product_id)),
+        wire.ticker(2, product_id),
+        wire.candles(3, wire.candle(product_id=product_id)),
+        wire.status(4, wire.product(product_id)),
+        wire.exchange_heartbeat(product_id=product_id),
+        {"type": "status", "products": [wire.product(product_id)]},
+    ]
+    tables = decode(*frames, wire.exchange_ack({"name": "level2", "product_ids": [product_id]}))
+    assert [row["line"] for row in tables.rows["rejects"]] == ([] if legal else [*range(1, 8)])
+
+
 MATCH = {"maker_order_id": None, "taker_order_id": None, "sequence": None}
 
 
@@ -1095,6 +1117,12 @@ def test_lines_of_which_nothing_is_read(line):
 )
 def test_usual_headers_are_used_whatever_follows_them(line, expected):
     assert header(line) == expected
+
+
+@pytest.mark.parametrize("number", [b"1e400", b"-0", b"1" * 5000, b"1.5e-9999"])
+def test_any_json_number_is_legal_json(number):
+    line = b'{"type":"l2update","product_id":"A","changes":' + number + b"}"
+    assert header(line) == (None, True, ["A"], "exchange")
 
 
 def test_times_of_a_rejected_line():

@@ -37,6 +37,7 @@ DICE = st.randoms(use_true_random=False)
 
 PRODUCTS = ["BTC-USD", "ETH-USD", "SHIB-USD"]
 ODD_PRODUCTS = ["", "Ü-€", "A B", "null", "BTC-USD ", "]", "a,b", '"', "\\", None, 7, "x" * 300]
+ODD_PRODUCTS += ["__HIVE_DEFAULT_PARTITION__", "ü" * 40, "ü" * 41]
 LEGAL_NUMBERS = [
     *("0", "0.0", "0.00000000", "00", "007.10", "1e-7", "1E+3", "0e9", "123456789012345", "1234567890123456"),
     *("0.1234567890123456789", "9007199254740993", "138991023.41", "1e-400", "5e-324", "1e308", "8.5e-22"),

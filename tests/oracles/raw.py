@@ -31,6 +31,7 @@ from fractions import Fraction
 from functools import lru_cache
 from math import isfinite
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 T = TypeVar("T")
 
@@ -39,6 +40,8 @@ LARGEST_SEQUENCE_NUM = 2**53
 LONGEST_LINE = 256 * 2**20
 KEPT_OF_A_LONGER_LINE = 4096
 DEEPEST = 1024
+LONGEST_NAME = 255  # of a file, in bytes
+NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"  # what Hive calls the folder of null
 REMEMBERED_FRAMES = 1024
 
 TABLES = (
@@ -301,8 +304,11 @@ def _exact(value: Number | str) -> Fraction:
 
 
 def product(value: Any) -> str:
+    """Read a product's id: a text that a folder of a dataset can be named by."""
     if not isinstance(value, str) or value == "":
         raise Illegal("no product_id")
+    if value == NO_PARTITION or len("product_id=" + quote(value, safe="")) > LONGEST_NAME:
+        raise Illegal("a product_id that no folder can be named by")
     return value
 
 
