@@ -29,6 +29,7 @@ SCRIPTS = (
     "segment",
     "pipeline",
     "decode",
+    "damage",
     "filter",
     "book",
     "features",

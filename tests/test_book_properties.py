@@ -480,11 +480,11 @@ def test_a_state_is_what_the_messages_left(tmp_path, dice):
 @tiers.examples(22, suppress=HealthCheck)
 @given(SEEDS)
 def test_then_is_associative_and_the_empty_state_is_neutral(tmp_path, dice):
-    """Of segments that go on from each other, and of any; of one feed, since two share no numbers."""
+    """Of segments that go on from each other, and of any."""
     if dice.random() < 0.5:
-        segments = cut(dice, lines(dice, 40, mixed=False), 3)
+        segments = cut(dice, lines(dice, 40), 3)
     else:
-        segments = [wire.segment(*lines(dice, 12, mixed=False)) for _ in range(3)]
+        segments = [wire.segment(*lines(dice, 12)) for _ in range(3)]
     a, b, c = (cb.BookState.read(path) for path in laws.write_segments(segments, tmp_path))
     assert a.then(b).then(c) == a.then(b.then(c))
     for one in (a, b.then(c)):
@@ -539,8 +539,8 @@ def test_a_recording_with_breaks_may_be_cut_anywhere(tmp_path, dice):
 
     The effect of the rest, read alone, takes a repeat for a new connection; so there are none here.
     """
-    feed = Feed(dice, dice.choice([0.1, 0.3, 0.5]), mixed=False)
-    feed.kinds = [*BREAKS]
+    feed = Feed(dice, dice.choice([0.1, 0.3, 0.5]))
+    feed.kinds = [*BREAKS, "exchange"]
     drawn = [feed.line() for _ in range(dice.randint(2, 20))]
     (path,) = laws.write_segments([wire.segment(*drawn)], tmp_path)
     whole, level2 = cb.BookState.read(path), cb.read_raw(path).level2

@@ -80,7 +80,7 @@ def parse_line(raw: bytes) -> dict[str, Any]:
     if type(parsed) is not dict:
         raise NotUnderstood("not an object")
     try:  # a line that orjson writes again letter for letter has neither of what orjson passes over
-        if orjson.dumps(parsed) == raw:
+        if _dense(orjson.dumps(parsed)) == _dense(raw):
             return parsed
     except orjson.JSONEncodeError:  # nested deeper than it writes
         pass
@@ -91,6 +91,11 @@ def parse_line(raw: bytes) -> dict[str, Any]:
         except RecursionError:
             raise NotUnderstood("not JSON", "nested too deeply") from None
     return parsed
+
+
+def _dense(text: bytes) -> bytes:
+    """Return a text without its blanks."""
+    return text.translate(None, b" \t")
 
 
 def _check_keys(raw: bytes) -> None:
