@@ -33,7 +33,7 @@ def test_the_kernel_s_codes_are_the_places_of_the_tables():
 def two_more(monkeypatch):
     """Add two channels, as a developer would: a table of their columns, and what reads an event."""
     what = schema.Column("what", pl.String, "", "what it says")
-    columns = dict.fromkeys(NEW.values(), (what, *schema.FRAME))
+    columns = {table: (what, *schema.FRAME) for table in NEW.values()}
     monkeypatch.setattr(schema, "TABLES", MappingProxyType({**schema.TABLES, **columns}))
     channels = (*schema.CHANNELS, *NEW.values())
     for module in (schema, piece, scan, stream, definition):
