@@ -61,6 +61,7 @@ class Counts:
         self.raw_bytes += decoded.piece.size + decoded.piece.left_out
         self.lines += len(lines)
         self.frames += int(kept.sum())
+        self.tally.unusual += Counter(CRLF=int((decoded.crlf & kept).sum()))
         self.duplicates += int((tracked.repeated & ~lines.rejected).sum())
         self.gaps += len(tracked.gaps)
         self.lost_frames += sum(got - expected for _, expected, got, *_ in tracked.gaps)

@@ -70,8 +70,7 @@ def decode_line(raw: bytes) -> Frame:
 def parse_line(raw: bytes, tally: Tally) -> dict[str, Any]:
     """Parse a line as one JSON object without duplicate keys."""
     if raw.endswith(b"\r"):
-        tally.unusual["CRLF"] += 1
-        raw = raw[:-1]
+        raw = raw[:-1]  # counted with the lines of the kernel
     if raw.startswith(BYTE_ORDER_MARK):
         tally.unusual["byte order mark"] += 1
         raw = raw.removeprefix(BYTE_ORDER_MARK)
