@@ -25,6 +25,14 @@ LEVELS = range(1, DEPTH + 1)
 SIDES = ("bid", "ask")
 SHOWN = [f"{side}_{what}_{k}" for side in SIDES for what in ("price", "size") for k in LEVELS]
 CHANGE = ("side", "price", "size", "event_time")
+NOT_SENT = {  # columns of the Exchange feed alone
+    "market_trades": {"maker_order_id": pl.String, "taker_order_id": pl.String, "sequence": pl.Int64},
+    "ticker": {
+        **dict.fromkeys(("open_24h", "volume_30d", "last_size"), pl.Float64),
+        "side": TRADE_SIDE,
+        **dict.fromkeys(("trade_id", "sequence"), pl.Int64),
+    },
+}
 FRAME = ("server_time", "capture_time", "sequence_num", "stream", "connection", "line")
 
 # --- raw to tables
@@ -142,6 +150,7 @@ def trades_of(events: pl.DataFrame) -> pl.DataFrame:
             pl.col("side").replace_strict(other, **words).alias("aggressor_side"),
             pl.col("time").alias("trade_time"),
             "is_snapshot",
+            *not_sent("market_trades"),
             *FRAME,
         )
         .unique(["product_id", "trade_id"], keep="first", maintain_order=True)
@@ -154,10 +163,19 @@ def ticker_of(events: pl.DataFrame) -> pl.DataFrame:
     tickers = events.lazy().filter(pl.col("channel") == "ticker").drop("product_id").explode("tickers")
     return (
         tickers.unnest("tickers")
-        .select("product_id", *(pl.col(name).cast(pl.Float64) for name in _TICKER), *FRAME)
+        .select(
+            "product_id",
+            *(pl.col(name).cast(pl.Float64) for name in _TICKER),
+            *not_sent("ticker"),
+            *FRAME,
+        )
         .rename(_TICKER)
         .collect()
     )
+
+
+def not_sent(table: str) -> list[pl.Expr]:
+    return [pl.lit(None, dtype).alias(name) for name, dtype in NOT_SENT[table].items()]
 
 
 # --- the book

@@ -15,6 +15,7 @@ import cbtools as cb
 from cbtools.commands import compact, describe, query, repartition
 from cbtools.etl.days import Days
 from cbtools.raw.files import MAX_LINE_MB, find_segments
+from cbtools.raw.report import listed
 from cbtools.stores import as_place
 
 app = App(
@@ -192,6 +193,8 @@ def _say(line: str) -> None:
 def inspect(raw: Raw, /, *, progress: bool = True, max_line_mb: float = MAX_LINE_MB) -> None:
     """Tell what is in raw segments and how far the tickers agree with the books, and write nothing.
 
+    The exit code is 65 if they are no recording: of none of their lines a frame's header can be read.
+
     Parameters
     ----------
     raw
@@ -201,7 +204,10 @@ def inspect(raw: Raw, /, *, progress: bool = True, max_line_mb: float = MAX_LINE
     max_line_mb
         A longer line, MiB, is rejected.
     """
-    print(cb.inspect_raw(raw, progress=progress and sys.stderr.isatty(), max_line_mb=max_line_mb))
+    report = cb.inspect_raw(raw, progress=progress and sys.stderr.isatty(), max_line_mb=max_line_mb)
+    if report.raw.no_recording:
+        raise cb.SegmentError(f"{listed(raw)}: no recording: {report.raw.no_recording}")
+    print(report)
 
 
 @app.command

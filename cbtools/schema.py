@@ -15,7 +15,7 @@ import polars as pl
 
 from cbtools.errors import unknown_name
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 """Version of the tables' columns, written into every Parquet file's metadata."""
 
 TIME: Final = pl.Datetime("ns", "UTC")
@@ -71,6 +71,14 @@ def _text(name: str, meaning: str, null: str = _NOT_SENT) -> Column:
     return Column(name, pl.String, "", meaning, null)
 
 
+_EXCHANGE_ONLY = "not sent, or Advanced Trade feed"
+
+
+def _sequence() -> Column:
+    meaning = "the product's counter; frames of other channels count, too"
+    return Column("sequence", pl.Int64, "", meaning, _EXCHANGE_ONLY)
+
+
 _MARKER = "marker"
 """When a column of level2 is null: in a row that says what no level change can. With is_snapshot, the book is
 empty from here; without, the product's sequence is broken from here (a gap, a reconnect, a lost line)."""
@@ -103,6 +111,9 @@ _TRADES = (
     Column("aggressor_side", TRADE_SIDE, "", "side of the incoming order: the opposite of maker_side"),
     Column("trade_time", TIME, "ns UTC", "when the trade happened, by the engine", "not sent, or the epoch"),
     Column("is_snapshot", pl.Boolean, "", "first seen in a snapshot (or a last_match) of past trades"),
+    _text("maker_order_id", "the resting order", _EXCHANGE_ONLY),
+    _text("taker_order_id", "the incoming order", _EXCHANGE_ONLY),
+    _sequence(),
     *FRAME,
 )
 
@@ -119,6 +130,12 @@ _TICKER = (
     _base("best_bid_size", "size at the best bid", "not sent, or ticker_batch"),
     _quote("best_ask", "best ask price", "not sent, or ticker_batch"),
     _base("best_ask_size", "size at the best ask", "not sent, or ticker_batch"),
+    _quote("open_24h", "price 24 hours ago", _EXCHANGE_ONLY),
+    _base("volume_30d", "volume of the last 30 days", _EXCHANGE_ONLY),
+    _base("last_size", "size of the last trade", _EXCHANGE_ONLY),
+    Column("side", TRADE_SIDE, "", "side of the last trade's incoming order, as sent", _EXCHANGE_ONLY),
+    Column("trade_id", pl.Int64, "", "the last trade's number", _EXCHANGE_ONLY),
+    _sequence(),
     *FRAME,
 )
 

@@ -228,10 +228,11 @@ class _Tape:
         engine = None if dice.random() < self.faults / 10 else received - dice.choice([0, MS, 30 * MS])
         taker = "sell" if maker_side == "buy" else "buy"
         times = _times(dice, received, self.faults, no_clock=fault == "no clock")
+        of_exchange = dict.fromkeys(("maker_order_id", "taker_order_id", "sequence"))
         self.rows.append(
             {"product_id": product_id, "trade_id": number, "price": price, "size": size}
             | {"maker_side": maker_side, "aggressor_side": taker, "trade_time": engine}
-            | {"is_snapshot": is_snapshot, **times, "sequence_num": len(self.rows)}
+            | {"is_snapshot": is_snapshot, **of_exchange, **times, "sequence_num": len(self.rows)}
             | {"stream": None, "connection": self.connection, "line": len(self.rows) + 1}
         )
 

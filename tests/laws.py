@@ -136,6 +136,7 @@ def same_report(report: Any, expected: raw.Tables, segments: Sequence[bytes]) ->
     assert sum(report.rejects.values()) == len(rows["rejects"])
     assert report.errors == len(rows["errors"])
     assert by_last_word(report.unknown_keys) == by_last_word(expected.unknown_keys)
+    assert without_zeros(report.unusual) == without_zeros(expected.unusual)
     if expected.connections:
         assert report.connections == expected.connections
     for table in ("level2", "market_trades", "ticker", "ticker_batch", "candles", "status"):

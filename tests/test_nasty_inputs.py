@@ -206,6 +206,21 @@ def test_03_an_error_channel(read):
     assert raw.gaps.height == 0
 
 
+def test_03_error_frames_with_a_number_count_in_the_sequence(read):
+    raw = read(
+        wire.record(wire.change(0)),
+        wire.record(wire.error("failure", sequence_num=1, timestamp=at(3))),
+        wire.record({"channel": "error", "message": "no", "sequence_num": 2}),
+        wire.record(wire.change(3)),
+    )
+    assert rows(raw.errors, "message", "sequence_num", "server_time") == [
+        ("failure", 1, at_ns(3)),
+        ("no", 2, None),
+    ]
+    assert (raw.report.gaps, raw.rejects.height) == (0, 0)
+    assert runs(raw) == [(1, "BTC-USD", 0), (4, "BTC-USD", 0)]
+
+
 @pytest.mark.parametrize("side", ["buy", "BID", "asks", "", None, 1, "off\\er"])
 def test_04_unknown_side(read, side):
     lines = [
@@ -220,9 +235,8 @@ def test_04_unknown_side(read, side):
     raw = read(*lines)
     rejected(raw, (3, len(lines[0]) + len(lines[1]) + 2, lines[2]))
     assert raw.gaps.height == 0
-    broken = 1 if "\\" in str(side) else 0  # what holds a backslash tells no products
-    assert runs(raw) == [(1, "BTC-USD", 0), (2, "ETH-USD", 0), (4, "BTC-USD", broken), (5, "ETH-USD", 1)]
-    assert breaks(raw) == [*([(3, "BTC-USD")] if broken else []), (3, "ETH-USD")]
+    assert runs(raw) == [(1, "BTC-USD", 0), (2, "ETH-USD", 0), (4, "BTC-USD", 0), (5, "ETH-USD", 1)]
+    assert breaks(raw) == [(3, "ETH-USD")]
 
 
 @pytest.mark.parametrize("name", ["unbroken_since", "price", "line", "connection"])
@@ -290,11 +304,10 @@ def test_07_a_jump_seen_by_a_frame_of_another_channel(read):
 
 
 def test_07_a_gap_names_the_products_that_had_rows(read):
-    """A rejected line gives no rows, and neither does a dropped repeat."""
+    """A rejected line gives no rows."""
     bad = wire.record(wire.change(0, "ETH-USD", side="?"))
-    repeat = wire.record(wire.change(0, "SOL-USD"))
-    raw = read(bad, repeat, wire.record(wire.ticker(1)), wire.record(wire.ticker(3)))
-    assert raw.report.duplicates == 1
+    raw = read(bad, bad, wire.record(wire.ticker(1)), wire.record(wire.ticker(3)))
+    assert raw.report.connections == 1
     assert rows(raw.gaps, "line", "products") == [(4, [])]
     assert raw.level2.height == 0
 
@@ -342,6 +355,16 @@ def test_08_a_number_seen_before_at_another_time_is_a_new_connection(read):
     assert (raw.report.connections, raw.report.duplicates, raw.report.gaps) == (2, 0, 1)
     assert rows(raw.gaps, "connection", "expected", "got") == [(2, 0, 1)]
     assert breaks(raw) == [(3, "BTC-USD")]
+
+
+def test_09_a_repeat_is_the_same_content(read):
+    """Beside capture_ts: another frame with its number, time and channel is one of another connection."""
+    frames = [wire.snapshot(0), wire.snapshot(0, "ETH-USD"), wire.change(1, "ETH-USD"), wire.change(1)]
+    raw = read(*(wire.record(frame, at(second)) for second, frame in enumerate(frames)))
+    assert (raw.report.duplicates, raw.report.connections) == (0, 3)
+    assert set(column(changes(raw), "line")) == {1, 2, 3, 4}
+    again = read(*(wire.record(wire.change(1), at(second)) for second in range(3)))
+    assert (again.report.duplicates, again.report.connections) == (2, 1)
 
 
 def test_09_exact_repeats(read):
@@ -455,14 +478,19 @@ def test_15_times_that_are_none(read, nothing):
     raw = read(
         wire.record(wire.l2(0, event, timestamp=nothing), nothing),
         wire.record(wire.trades(1, wire.trade("1", time=nothing))),
+    )
+    assert column(raw.level2, "event_time") == [None, EVENT]
+    assert column(raw.level2, "server_time") == [None, None]
+    assert column(raw.level2, "capture_time") == [None, None]
+    assert column(raw.level2, "unbroken_since") == [0, 0]
+    assert column(raw.market_trades, "trade_time") == [None]
+    exchange = read(
         wire.record(wire.exchange_update(["buy", "1", "1"], time=nothing)),
         wire.record(wire.match(3, time=nothing)),
     )
-    assert column(raw.level2, "event_time") == [None, EVENT, None]
-    assert column(raw.level2, "server_time") == [None, None, None]
-    assert column(raw.level2, "capture_time") == [None, None, CAPTURE]
-    assert column(raw.level2, "unbroken_since") == [0, 0, 0]
-    assert column(raw.market_trades, "trade_time") == [None, None]
+    for table in (exchange.level2, exchange.market_trades):
+        assert rows(table, "server_time", "capture_time") == [(None, CAPTURE)]
+    assert column(exchange.level2, "event_time") == column(exchange.market_trades, "trade_time") == [None]
 
 
 @pytest.mark.parametrize(
@@ -543,11 +571,52 @@ ILLEGAL_TIMES = [
 ]
 
 
-@pytest.mark.parametrize("place", ["capture", "server", "event", "trade", "exchange"])
+CAPTURE_TS = {
+    "2026-03-04T05:06:07": ["capture_ts without a zone"],
+    "2026-03-04T05:06:07.123456": ["capture_ts without a zone"],
+    "2026-03-04 05:06:07Z": ["capture_ts with a space"],
+    "2026-03-04 05:06:07": ["capture_ts with a space", "capture_ts without a zone"],
+    "2026-03-04T05:06:07+0000": ["capture_ts with an offset like +0000"],
+    "2026-03-04 10:36:07+0530": ["capture_ts with a space", "capture_ts with an offset like +0000"],
+    1772600767: ["capture_ts as an epoch"],
+    1772600767000: ["capture_ts as an epoch"],
+    1772600767000000: ["capture_ts as an epoch"],
+    1772600767000000000: ["capture_ts as an epoch"],
+    1772600767.123456: ["capture_ts as an epoch"],
+    "1772600767123.456": ["capture_ts as an epoch"],
+}
+
+
+@tiers.parametrize("capture_ts", CAPTURE_TS, every=4)
+def test_16_other_forms_of_capture_ts_are_read_and_counted(read, capture_ts):
+    """Of the recorder's own clock only; an exchange's time in these forms is rejected."""
+    raw = read(wire.record(wire.change(0), capture_ts))
+    fraction = 123_456_000 if "123" in str(capture_ts) else 0
+    assert column(raw.level2, "capture_time") == [at_ns(7) + fraction]
+    assert raw.report.unusual == dict.fromkeys(CAPTURE_TS[capture_ts], 1)
+
+
+@pytest.mark.parametrize("capture_ts", [0, 0.0, "0", None])
+def test_16_a_capture_ts_that_is_none(read, capture_ts):
+    assert column(read(wire.record(wire.change(0), capture_ts)).level2, "capture_time") == [None]
+
+
+ILLEGAL_CAPTURE_TS = [
+    *(text for text in ILLEGAL_TIMES if not isinstance(text, str | int) or text not in CAPTURE_TS),
+    *(-1, 9223372037, 2**63, ".5", "1.", "1e9", "-1", "2026-03-04", "2026-03-04 05:06:07+00"),
+]
+
+
+@tiers.parametrize("capture_ts", ILLEGAL_CAPTURE_TS, every=5)
+def test_16_illegal_capture_ts(read, capture_ts):
+    line = wire.record(wire.change(0), capture_ts)
+    rejected(read(line), (1, 0, line))
+
+
+@pytest.mark.parametrize("place", ["server", "event", "trade", "exchange"])
 @tiers.parametrize("text", ILLEGAL_TIMES, every=5)
 def test_16_illegal_times_are_rejected(read, text, place):
     line = {
-        "capture": wire.record(wire.change(0), text),
         "server": wire.record(wire.change(0, timestamp=text)),
         "event": wire.record(wire.l2(0, wire.book("BTC-USD", wire.update("bid", "1", "2", text)))),
         "trade": wire.record(wire.trades(0, wire.trade("1", time=text))),
@@ -663,27 +732,44 @@ def test_19_empty_lists_and_sides(read):
         wire.record(wire.candles(4)),
         wire.record(wire.status(5)),
         wire.record(wire.ack(6)),
-        wire.record(wire.exchange_snapshot(bids=[], asks=[["2", "1"]])),
-        wire.record(wire.exchange_snapshot(bids=[], asks=[])),
-        wire.record(wire.exchange_update()),
     )
     assert (raw.rejects.height, raw.gaps.height) == (0, 0)
     assert rows(raw.level2, "product_id", "is_snapshot", "side", "line") == [
         ("ETH-USD", True, None, 1),  # an update without changes has no row
         ("BTC-USD", True, "bid", 2),
-        ("BTC-USD", True, "ask", 8),
-        ("BTC-USD", True, None, 9),
     ]
-    assert raw.level2["price"].to_list() == [None, 1.0, 2.0, None]
-    assert raw.level2["size"].null_count() == 2
-    assert raw.report.markers == {"BTC-USD": 1, "ETH-USD": 1}
-    assert raw.report.rows["level2"] == {"BTC-USD": 2}
+    assert raw.level2["price"].to_list() == [None, 1.0]
+    assert raw.level2["size"].null_count() == 1
+    assert raw.report.markers == {"ETH-USD": 1}
+    assert raw.report.rows["level2"] == {"BTC-USD": 1}
     assert breaks(raw) == []
     assert len(set(column(raw.level2, "unbroken_since"))) == 1
     assert raw.market_trades.height == raw.ticker.height == raw.subscriptions.height == 0
 
 
-@pytest.mark.parametrize("events", [None, {}, "[]", [[]], [None], 0])
+def test_19_empty_lists_and_sides_of_the_exchange_feed(read):
+    raw = read(
+        wire.record(wire.exchange_snapshot(bids=[], asks=[["2", "1"]])),
+        wire.record(wire.exchange_snapshot(bids=[], asks=[])),
+        wire.record(wire.exchange_update()),
+    )
+    assert rows(raw.level2, "product_id", "is_snapshot", "side", "line") == [
+        ("BTC-USD", True, "ask", 1),
+        ("BTC-USD", True, None, 2),
+    ]
+    assert (raw.rejects.height, raw.report.markers) == (0, {"BTC-USD": 1})
+    assert len(set(column(raw.level2, "unbroken_since"))) == 1
+
+
+def test_19_events_may_be_null_and_not_missing(read):
+    missing = wire.record(wire.change(2)).replace(b'"events"', b'"event"')
+    raw = read(
+        wire.record(wire.ticker(0) | {"events": None}), wire.record(wire.l2(1) | {"events": None}), missing
+    )
+    assert (column(raw.rejects, "line"), raw.gaps.height, raw.level2.height) == ([3], 0, 0)
+
+
+@pytest.mark.parametrize("events", [{}, "[]", [[]], [None], 0])
 def test_19_events_that_are_no_list_of_objects(read, events):
     line = wire.line(wire.change(0) | {"events": events})
     rejected(read(line), (1, 0, line))
@@ -725,7 +811,9 @@ def test_20_last_match_may_repeat_a_trade(read):
     assert laws.without_zeros(raw.report.duplicate_trades) == {"BTC-USD": 2}
 
 
-@pytest.mark.parametrize("trade_id", ["", "-1", "1.0", "x", "1" * 19, -1, 1.0, True, None, 2**63, [1], " 1"])
+@pytest.mark.parametrize(
+    "trade_id", ["", "-1", "1.0", "x", "9" * 19, str(2**63), -1, 1.0, True, None, 2**63, [1], " 1"]
+)
 def test_20_illegal_trade_ids(read, trade_id):
     line = wire.record(wire.trades(0, wire.trade("1"), wire.trade(trade_id)))
     raw = read(line)
@@ -734,7 +822,15 @@ def test_20_illegal_trade_ids(read, trade_id):
 
 
 @pytest.mark.parametrize(
-    ("trade_id", "meaning"), [("0", 0), ("007", 7), ("9" * 18, 10**18 - 1), (2**63 - 1, 2**63 - 1), (0, 0)]
+    ("trade_id", "meaning"),
+    [
+        ("0", 0),
+        ("007", 7),
+        ("9" * 18, 10**18 - 1),
+        (2**63 - 1, 2**63 - 1),
+        (str(2**63 - 1), 2**63 - 1),
+        (0, 0),
+    ],
 )
 def test_20_legal_trade_ids(read, trade_id, meaning):
     assert column(read(wire.trades(0, wire.trade(trade_id))).market_trades, "trade_id") == [meaning]
@@ -748,6 +844,18 @@ def test_21_the_product_is_the_messages(read):
     assert set(raw.level2["product_id"]) == {"BTC-USD"}
     assert column(raw.subscriptions, "product_ids") == [["BTC-USDC"]]
     assert laws.without_zeros(raw.report.rows["level2"]) == {"BTC-USD": 5}
+
+
+@pytest.mark.parametrize("product_id", ["x" * 300, "ü" * 41, "__HIVE_DEFAULT_PARTITION__"])
+def test_21_a_product_that_no_folder_can_be_named_by_is_rejected(read, product_id):
+    raw = read(
+        wire.record(wire.snapshot(0)),
+        wire.record(wire.trades(1, wire.trade("1"), wire.trade("2", product_id=product_id))),
+        wire.record(wire.change(2, product_id)),
+        wire.record(wire.change(3)),
+    )
+    assert column(raw.rejects, "line") == [2, 3]
+    assert (raw.gaps.height, breaks(raw), raw.market_trades.height) == (0, [], 0)
 
 
 def test_22_a_crossed_book_is_kept_as_sent(read):
@@ -813,7 +921,7 @@ def test_23_legal_numbers_are_exact(read, value):
     )
     assert raw.rejects.height == 0
     exact = float(value).hex()
-    assert column(raw.level2, "price") == column(raw.level2, "size") == [exact] * 2
+    assert column(changes(raw), "price") == column(changes(raw), "size") == [exact] * 2
     assert column(raw.market_trades, "price") == [exact] * 2
     assert column(raw.ticker, "best_bid") == column(raw.candles, "open") == [exact]
 
@@ -827,18 +935,32 @@ def test_23_illegal_numbers_reject_the_line(read, value):
         wire.trades(5, wire.trade("1", value)),
         wire.ticker(7, price=value),
         wire.candles(9, wire.candle(volume=value)),
-        wire.exchange_update(["buy", "1", value]),
-        wire.match(1, size=value),
     ]
-    lines = [wire.record(wire.change(0))]
-    for i, frame in enumerate(bad):
-        lines += [wire.record(frame), wire.record(wire.change(2 * i + 2))]
+    good = [wire.change(2 * i) for i in range(len(bad) + 1)]
+    raw = between(read, good, bad)
+    assert (raw.market_trades.height, raw.ticker.height, raw.candles.height, raw.gaps.height) == (0, 0, 0, 0)
+    assert breaks(raw) == [(line, "BTC-USD") for line in (2, 4)]
+    bad = [
+        wire.exchange_update(["buy", "1", value]),
+        wire.exchange_snapshot(asks=[[value, "1"]]),
+        wire.match(1, size=value),
+        wire.exchange_ticker(price=value),
+    ]
+    raw = between(read, [wire.exchange_update(["buy", "1", "1"])] * (len(bad) + 1), bad)
+    assert (raw.market_trades.height, raw.ticker.height) == (0, 0)
+    assert breaks(raw) == [(line, "BTC-USD") for line in (2, 4)]
+
+
+def between(read, good, bad):
+    """Read bad lines between good ones: the bad are rejected, and the good have a level change each."""
+    lines = [wire.record(good[0])]
+    for one, other in zip(bad, good[1:], strict=True):
+        lines += [wire.record(one), wire.record(other)]
     raw = read(*lines)
     offsets = [sum(len(line) + 1 for line in lines[:i]) for i in range(len(lines))]
     rejected(raw, *((i + 1, offsets[i], lines[i]) for i in range(1, len(lines), 2)))
-    assert (changes(raw).height, raw.market_trades.height, raw.ticker.height) == (len(bad) + 1, 0, 0)
-    broken = [2, 4, 13, 15]  # level2 by their headers; without one, shown by the next that may be level2
-    assert breaks(raw) == [(line, "BTC-USD") for line in broken]
+    assert column(changes(raw), "line") == [*range(1, len(lines) + 1, 2)]
+    return raw
 
 
 @pytest.mark.parametrize(
@@ -923,8 +1045,11 @@ QUARANTINED = {
     "NULs before": b"\x00\x00" + GOOD[2],
     "blank": b"",
     "spaces": b" \t ",
-    "BOM": b"\xef\xbb\xbf" + GOOD[2],
-    "CRLF": GOOD[2] + b"\r",
+    "two BOMs": b"\xef\xbb\xbf" * 2 + GOOD[2],
+    "BOM behind": GOOD[2] + b"\xef\xbb\xbf",
+    "BOM alone": b"\xef\xbb\xbf",
+    "BOM and cut": b"\xef\xbb\xbf" + CUT,
+    "CR within": GOOD[2].replace(b"BTC-USD", b"BTC\r-USD"),
     "CR alone": b"\r",
     "invalid UTF-8": GOOD[2].replace(b"BTC-USD", b"BTC-\xff\xfeUSD"),
     "overlong UTF-8": GOOD[2].replace(b"BTC-USD", b"BTC-\xc0\xafUSD"),
@@ -959,23 +1084,142 @@ def test_24_the_line_is_quarantined_and_the_rest_is_read(read, name):
     rejected(raw, (3, len(GOOD[0]) + len(GOOD[1]) + 2, bad))
     assert column(changes(raw), "line") == [1, 2, 4, 5, 6]
     assert [run for _, _, run in runs(raw)] == [0, 0, 1, 1, 1]
-    told = bad.startswith(
-        GOOD[2][: GOOD[2].index(b"[") + 1]
-    )  # its header is as good as ever: it still counts
-    assert rows(raw.gaps, "expected", "got", "line") == ([] if told else [(2, 3, 4)])
-    assert breaks(raw) == [(3 if told else 4, "BTC-USD")]
+    # its header is as good as ever, or it is legal JSON: it still counts
+    assert rows(raw.gaps, "expected", "got", "line") == ([] if has_number(name) else [(2, 3, 4)])
+    assert breaks(raw) == [(3 if has_number(name) else 4, "BTC-USD")]
+
+
+def has_number(name):
+    """Return whether the number of frame 2 can still be read of a bad line."""
+    usual_header = GOOD[2][: GOOD[2].index(b"[") + 1]
+    return QUARANTINED[name].startswith(usual_header) or name == "null channel"
 
 
 @tiers.parametrize("name", QUARANTINED, every=4)
 def test_24_a_bad_line_between_good_ones(read, name):
-    """The bad line stands beside frame 2: what is no frame breaks nothing."""
+    """The bad line stands beside frame 2: what is no frame breaks nothing, another frame 2 is a reconnect."""
     bad = QUARANTINED[name]
     raw = read(*GOOD[:3], bad, *GOOD[3:])
+    again = int(has_number(name))
     assert column(raw.rejects, "line") == [4]
-    assert column(raw.level2, "sequence_num") == [0, 1, 2, 3, 4, 5]
-    assert raw.gaps.height == 0
-    assert [run for _, _, run in runs(raw)] == [0] * 6
-    assert breaks(raw) == []
+    assert column(changes(raw), "sequence_num") == [0, 1, 2, 3, 4, 5]
+    assert rows(raw.gaps, "connection", "expected", "got", "line") == [(2, 0, 2, 4)] * again
+    assert len({run for _, _, run in runs(raw)}) == 1 + again
+    assert breaks(raw) == [(4, "BTC-USD")] * again
+
+
+@pytest.mark.parametrize("name", ["CRLF", "byte order mark", "both"])
+def test_24_carriage_returns_and_byte_order_marks_are_read_and_counted(read, name):
+    before, behind = b"\xef\xbb\xbf" * (name != "CRLF"), b"\r" * (name != "byte order mark")
+    raw = read(*(before + line + behind for line in GOOD))
+    same_rows = read(*GOOD)
+    laws.assert_same(raw.level2, same_rows.level2, "level2")
+    assert (raw.rejects.height, raw.gaps.height) == (0, 0)
+    kinds = ["CRLF", "byte order mark"] if name == "both" else [name]
+    assert raw.report.unusual == dict.fromkeys(kinds, len(GOOD))
+    assert not same_rows.report.unusual
+
+
+def test_24_the_bytes_of_a_rejected_line_are_the_files(read):
+    bad = b"\xef\xbb\xbf{\r"
+    raw = read(GOOD[0] + b"\r", bad, b"\r")
+    assert rows(raw.rejects, "line", "byte_offset", "size", "raw") == [
+        (2, len(GOOD[0]) + 2, 5, bad),
+        (3, len(GOOD[0]) + 8, 1, b"\r"),
+    ]
+
+
+def with_sorted_keys(frame):
+    return json.dumps(frame, sort_keys=True).encode()
+
+
+@pytest.mark.parametrize(
+    "write", [wire.line, wire.record, with_sorted_keys], ids=["bare", "envelope", "sorted"]
+)
+@pytest.mark.parametrize(
+    "frame",
+    [
+        wire.advanced("user", 1, {"type": "snapshot", "orders": []}),
+        {"channel": "user", "client_id": "", "epoch": 1, "timestamp": at(1), "sequence_num": 1, "events": []},
+        wire.ticker(1, price=""),
+        wire.trades(1, wire.trade("x")),
+        wire.status(1) | {"epoch": 1, "events": 7},
+    ],
+)
+def test_24_a_rejected_frame_of_another_channel_counts_and_breaks_nothing(read, frame, write):
+    raw = read(write(wire.change(0)), write(frame), write(wire.change(2)))
+    assert column(raw.rejects, "line") == [2]
+    assert (raw.gaps.height, breaks(raw)) == (0, [])
+
+
+@pytest.mark.parametrize(
+    "write", [wire.line, wire.record, with_sorted_keys], ids=["bare", "envelope", "sorted"]
+)
+@pytest.mark.parametrize("channel", ["l2_data", "l2_dat"])
+def test_24_a_rejected_frame_with_level2_breaks_its_products(read, channel, write):
+    """Also of a channel that nobody knows: a damaged name."""
+    bad = wire.change(2, "ETH-USD", side="?") | {"channel": channel}
+    raw = read(*(write(frame) for frame in (wire.change(0), wire.change(1, "ETH-USD"), bad, wire.change(3))))
+    assert column(raw.rejects, "line") == [3]
+    assert (raw.gaps.height, breaks(raw)) == (0, [(3, "ETH-USD")])
+
+
+OTHER_TYPES = {
+    **{
+        kind: {"type": kind, "product_id": "BTC-USD", "sequence": 5}
+        for kind in ("rfq_match", "received", "open", "done", "change", "activate", "auction")
+    },
+    "subscribe": {"type": "subscribe", "product_ids": ["BTC-USD"], "channels": ["level2"]},
+    "bad match": wire.match(1, price="x"),
+    "bad ticker": wire.exchange_ticker(price=""),
+    "ack with null": wire.exchange_ack({"name": "level2", "product_ids": None}),
+    "status without products": {"type": "status"},
+}
+
+
+@tiers.parametrize("name", OTHER_TYPES, every=3)
+def test_24_a_readable_message_of_another_type_breaks_nothing(read, name):
+    update = wire.record(wire.exchange_update(["buy", "1", "1"]))
+    raw = read(update, wire.record(OTHER_TYPES[name]), update, wire.line(OTHER_TYPES[name]), update)
+    assert column(raw.rejects, "line") == [2, 4]
+    assert (breaks(raw), [run for _, _, run in runs(raw)]) == ([], [0] * 3)
+
+
+def test_24_a_bad_update_of_the_exchange_feed_breaks_its_product(read):
+    good = [wire.exchange_update(["buy", "1", "1"], product_id=name) for name in ("BTC-USD", "ETH-USD")]
+    bad = wire.exchange_update(["bid", "1", "1"])
+    raw = read(*good, bad, *good)
+    assert breaks(raw) == [(3, "BTC-USD")]
+    del bad["product_id"]
+    assert breaks(read(*good, bad, *good)) == [(3, "BTC-USD"), (3, "ETH-USD")]
+
+
+def test_24_a_switch_between_the_feeds_is_a_new_connection(read):
+    raw = read(
+        wire.exchange_snapshot(),
+        wire.change(7),
+        wire.error(),
+        {"type": "open"},
+        wire.change(8),
+        wire.exchange_update(["buy", "1", "1"]),
+    )
+    assert rows(raw.level2, "line", "connection", "side") == [
+        (1, 1, "bid"),
+        (1, 1, "ask"),
+        (2, 2, None),
+        (2, 2, "bid"),
+        (5, 2, "bid"),
+        (6, 3, None),
+        (6, 3, "bid"),
+    ]
+    assert (raw.gaps.height, raw.report.connections) == (0, 3)
+
+
+def test_24_numbers_above_two_to_the_53rd_are_none(read):
+    raw = read(wire.change(0), wire.change(2**63 - 1), wire.change(1), wire.change(2**53 + 1), wire.change(2))
+    assert column(raw.rejects, "line") == [2, 4]
+    assert (raw.gaps.height, raw.report.connections) == (0, 1)
+    assert breaks(raw) == [(2, "BTC-USD"), (4, "BTC-USD")]
 
 
 def test_24_a_frame_of_an_unknown_channel_counts_and_breaks_nothing(read):
@@ -1077,13 +1321,13 @@ def test_24_a_rejected_line_with_an_unusual_time_hides_no_loss(read, time):
 )
 @pytest.mark.parametrize("bare", [False, True])
 def test_24_illegal_sequence_numbers(read, number, bare):
-    """The frame is rejected, and its header cannot be read: nothing is known of it."""
+    """The frame is rejected, and counts as none; its product is known where the line is legal JSON."""
     write = wire.line if bare else wire.record
     bad = write(wire.change(1)).replace(b'"sequence_num":1,', b'"sequence_num":' + number + b",")
     raw = read(write(wire.change(0)), bad, write(wire.change(2)))
     assert column(raw.rejects, "raw") == [bad]
     assert rows(raw.gaps, "expected", "got", "line") == [(1, 2, 3)]
-    assert breaks(raw) == [(3, "BTC-USD")]
+    assert breaks(raw) == [(3 if number in (b"01", b"00") else 2, "BTC-USD")]
 
 
 def test_24_a_rejected_line_can_show_a_gap_and_a_new_connection(read):

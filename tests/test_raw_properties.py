@@ -5,10 +5,12 @@
 `random.Random`, which hypothesis plays, so that a failure shrinks.
 """
 
+import contextlib
 import gzip
 import json
 import random
 import re
+import warnings
 from collections import Counter
 from datetime import datetime
 from fractions import Fraction
@@ -35,6 +37,7 @@ DICE = st.randoms(use_true_random=False)
 
 PRODUCTS = ["BTC-USD", "ETH-USD", "SHIB-USD"]
 ODD_PRODUCTS = ["", "Ü-€", "A B", "null", "BTC-USD ", "]", "a,b", '"', "\\", None, 7, "x" * 300]
+ODD_PRODUCTS += ["__HIVE_DEFAULT_PARTITION__", "ü" * 40, "ü" * 41]
 LEGAL_NUMBERS = [
     *("0", "0.0", "0.00000000", "00", "007.10", "1e-7", "1E+3", "0e9", "123456789012345", "1234567890123456"),
     *("0.1234567890123456789", "9007199254740993", "138991023.41", "1e-400", "5e-324", "1e308", "8.5e-22"),
@@ -76,6 +79,18 @@ class Bare(str):
     __slots__ = ()
 
 
+class Twin(str):
+    """A key that may stand beside the same key in a dict, and so twice in an object."""
+
+    __slots__ = ()
+
+    def __eq__(self, other):
+        return self is other
+
+    def __hash__(self):
+        return id(self)
+
+
 LEGAL_TOKENS = [
     Bare(text) for text in ("0", "7", "0.0", "1.5", "1e2", "1E-7", "0.1", "12345678901234567890123")
 ]
@@ -108,12 +123,56 @@ ILLEGAL_TIMES = [
 ]
 
 
-class Values:
-    """Draws values; ``odd`` is how often one is unusual, and half of those are illegal."""
+OTHER_TYPES = ["rfq_match", "received", "open", "done", "change", "activate", "auction", "subscribe"]
+ODD_CAPTURE_TS = [
+    *(
+        0,
+        "0",
+        "0.0",
+        None,
+        "",
+        True,
+        -1,
+        Bare("-0"),
+        ".5",
+        "1.",
+        "1e9",
+        "+1",
+        [],
+        Bare("1e400"),
+        2**63,
+        2**63 - 1,
+    ),
+    *(
+        Bare("1e-10"),
+        Bare("1.7726e9"),
+        "00017.5",
+        "9223372037",
+        Bare("9223372036.854776"),
+        10**11,
+        10**11 - 1,
+    ),
+    *(10**14, 10**14 - 1, 10**17, 10**17 - 1, "1772600767123456789.9", Bare("1772600767123456789.0")),
+    *(
+        "2026-03-04",
+        "2026-03-04 05:06",
+        "2026-03-04T05:06:07+00",
+        "2026-03-04 05:06:07+24:00",
+        "1970-01-01 00:00:00",
+    ),
+]
 
-    def __init__(self, dice: random.Random, odd: float) -> None:
+
+class Values:
+    """Draws values; ``odd`` is how often one is unusual, and half of those are illegal.
+
+    ``faults`` is how often a frame or line is unusual as a whole: of another type, bad, or written otherwise.
+    """
+
+    def __init__(self, dice: random.Random, odd: float, faults: float = 0.0) -> None:
         self.dice = dice
         self.odd = odd
+        self.faults = faults
 
     def chance(self, of: float) -> bool:
         return self.dice.random() < of
@@ -162,9 +221,27 @@ class Values:
         near = self.dice.randrange(100, 130)
         return self.pick(
             str(near),
-            [near, "0" * 3 + str(near), "9" * 18, 2**63 - 1, 0],
-            ["", "-1", "1.0", "1" * 19, -1, 1.5, True, None, 2**63, Bare("1e2"), Bare("100.0")],
+            [near, "0" * 3 + str(near), "9" * 18, "1" * 19, str(2**63 - 1), 2**63 - 1, 0],
+            ["", "-1", "1.0", "9" * 19, "0" * 20, -1, 1.5, True, None, 2**63, Bare("1e2"), Bare("100.0")],
         )
+
+    def capture_ts(self, number):
+        """Draw a capture_ts: the recorder's, or one in another form."""
+        clock = f"05:{number // 60 % 60:02d}:{number % 60:02d}.{self.dice.randrange(10**6):06d}"
+        usual = self.pick(f"2026-03-04T{clock}+00:00", LEGAL_TIMES, [""])
+        if not self.chance(self.faults):
+            return usual
+        seconds = 1_772_600_400 + number
+        forms = [
+            f"2026-03-04 {clock}",
+            f"2026-03-04T{clock}",
+            f"2026-03-04T{clock}+0000",
+            f"2026-03-04 {clock}Z",
+        ]
+        forms += [f"2026-03-04T{clock}-0130", f"2026-03-04 {clock}+0000", f"2026-03-04 {clock}+00:00"]
+        for digits in ("", "123", "123456", "123456789"):
+            forms += [int(f"{seconds}{digits}"), f"{seconds}{digits}.125", Bare(f"{seconds}{digits}.1234567")]
+        return self.dice.choice(forms + [self.dice.choice(ODD_CAPTURE_TS)] * 4)
 
     def count(self, usual=2):
         return self.dice.choice([0, 1, 1, 1, usual])
@@ -261,6 +338,8 @@ class Market(Values):
 
     def flat(self):
         """Draw a message of the Exchange feed."""
+        if self.chance(self.faults):
+            return self.bad_flat()
         product_id = self.product()
         kind = self.dice.choice(
             ["snapshot", "l2update", "l2update", "match", "last_match", "ticker", "other"]
@@ -278,10 +357,15 @@ class Market(Values):
                 "size": self.number(),
                 "product_id": product_id,
                 "time": self.time(),
+                "sequence": self.optional_id(),
+                "maker_order_id": self.pick("2a0d-e34e", ["", None, "ü"], [7, ["x"]]),
             }
             return wire.match(self.dice.randrange(100, 130), kind, **trade)
         if kind == "ticker":
-            return wire.exchange_ticker(price=self.number(), best_bid=self.optional(), time=self.time())
+            ticker = {name: self.optional() for name in ("best_bid", "open_24h", "volume_30d", "last_size")}
+            ticker |= {"trade_id": self.optional_id(), "sequence": self.optional_id()}
+            side = self.pick(self.dice.choice(["buy", "sell"]), ["BUY", "SELL", "", None], ["Buy", 1])
+            return wire.exchange_ticker(price=self.number(), side=side, time=self.time(), **ticker)
         return self.dice.choice(
             [
                 wire.exchange_heartbeat(product_id=product_id, time=self.time()),
@@ -292,31 +376,148 @@ class Market(Values):
             ]
         )
 
+    def optional_id(self):
+        return None if self.chance(self.odd) else self.trade_id()
+
+    def bad_flat(self):
+        """Draw a message of the Exchange feed that is of another type, or bad."""
+        product_id = self.dice.choice([*PRODUCTS, *PRODUCTS, "", None, 7])
+        other = {"type": self.dice.choice(OTHER_TYPES), "product_id": product_id, "sequence": 5}
+        bad_level2 = [
+            wire.exchange_update(["buy", "1"], product_id=product_id),
+            wire.exchange_update(["bid", "1", "1"], product_id=product_id),
+            wire.exchange_snapshot(product_id, bids=7),
+            {"type": "l2update"},
+            {"type": "l2updat", "product_id": product_id, "changes": []},
+            {"product_id": product_id, "asks": []},
+            {"type": "open", "product_id": product_id, "events": [{"updates": [], "product_id": product_id}]},
+        ]
+        bad = [
+            wire.match(1, price="x"),
+            wire.match(1, sequence="x"),
+            wire.exchange_ticker(price=""),
+            wire.exchange_ticker(side="x"),
+            wire.exchange_ack({"name": "level2", "product_ids": None}),
+            {"type": "subscriptions", "channels": None},
+            {"type": "status"},
+            wire.error("slow down", timestamp="x"),
+            other | {"sequence_num": self.dice.choice([0, 7, None, "7"])},
+        ]
+        return self.dice.choice(
+            [other] * 4 + [self.dice.choice(bad_level2)] * 4 + [self.dice.choice(bad)] * 4
+        )
+
     def frames(self, count):
-        """Draw frames in a sequence with gaps, repeats, new connections and frames without a number."""
-        number = self.dice.choice([0, 0, 0, 7, 15_158])
+        """Draw frames of both feeds, in a sequence with gaps, repeats, new connections, unnumbered frames."""
+        number = self.dice.choice([0] * 6 + [7] * 2 + [15_158] * 2 + [2**53 - 3])
+        exchange = self.chance(0.2)
         sent = []
         for _ in range(count):
+            exchange ^= self.chance(0.04)
             step = self.dice.randrange(100)
-            if step < 8:
-                sent.append(self.flat())
-                continue
-            if step < 14 and sent:
+            if step < 8 and sent:
                 sent.append(self.dice.choice(sent[-6:]))
+                continue
+            if step < 11 and sent:
+                sent.append(self.with_other_content(self.dice.choice(sent[-6:])))
+                continue
+            if exchange or step < 14:
+                sent.append(self.flat())
                 continue
             if step < 20:
                 number += self.dice.choice([1, 2, 5])
             elif step < 24:
                 number = self.dice.choice([0, 0, 1, number - 1, number - 2]) if number > 2 else 0
             odd = self.chance(self.odd / 3)
-            sent.append(self.frame(self.odd_sequence_num(number) if odd else number))
+            sent.append(self.numbered(self.odd_sequence_num(number) if odd else number))
             number += 1
         return sent
 
     def odd_sequence_num(self, number):
-        return self.dice.choice(
-            [None, str(number), -1, True, Bare(f"{number}.0"), Bare(f"0{number}"), 2**63, []]
+        odd = [None, str(number), -1, True, Bare(f"{number}.0"), Bare(f"0{number}"), 2**63, []]
+        return self.dice.choice([*odd, 2**53 - 1, 2**53, 2**53 + 1])
+
+    def numbered(self, number):
+        """Draw a frame of the Advanced Trade feed: now and then an error frame, or a bad one."""
+        draw = (
+            self.dice.choice([self.error, self.unknown, self.bad]) if self.chance(self.faults) else self.frame
         )
+        frame = draw(number)
+        return self.rewritten(frame) if self.chance(self.faults) else frame
+
+    def error(self, sequence_num):
+        head = self.dice.choice([{"type": "error"}, {"channel": "error"}, {"channel": "errors", "type": "x"}])
+        time = {"timestamp": self.frame_time(sequence_num)} if self.chance(0.7) else {}
+        return head | {"message": "slow down", "sequence_num": sequence_num} | time
+
+    def unknown(self, sequence_num):
+        """Draw a frame of an unknown channel, perhaps with the content of level2."""
+        events = self.level2(sequence_num)["events"]
+        of_user = [{"type": "snapshot", "orders": []}]
+        events = self.dice.choice([events, events, of_user, [{"updates": []}], [*events, 7], None])
+        channel = self.dice.choice(["user", "full", "l2_dat", "level2 ", "", None, 7])
+        return wire.advanced(channel, sequence_num, timestamp=self.frame_time(sequence_num)) | {
+            "events": events
+        }
+
+    def bad(self, sequence_num):
+        """Draw a frame with something bad in its header, or an event that is none of its channel's."""
+        frame = self.frame(sequence_num)
+        events = self.level2(sequence_num)["events"]
+        fault = self.dice.choice(
+            [
+                {"events": None},
+                {"events": [*frame["events"], {}]},
+                {"events": [*frame["events"], 7]},
+                {"events": [*frame["events"], wire.book(self.dice.choice([*PRODUCTS, ""]), {"side": "?"})]},
+                {"events": [*events, *frame["events"]]},
+                {"events": {}},
+                {"timestamp": self.dice.choice(["", "now", 17])},
+                {"sequence_num": self.dice.choice([-1, "7", 2**53 + 1, 2**63])},
+                {"channel": self.dice.choice(["l2_data", "ticker", "status"])},
+                {"data": self.dice.choice([None, {}, frame])},
+            ]
+        )
+        frame = frame | fault
+        if self.chance(0.1):
+            del frame[self.dice.choice(["events", "timestamp", "channel"])]
+        return frame
+
+    def rewritten(self, frame):
+        """Write a frame's keys in another order, with a new one, or with one that is there already."""
+        kind = self.dice.choice(
+            ["sorted", "reversed", "number last", "new key", "twice", "twice, deep", "no events"]
+        )
+        if kind == "sorted":
+            return with_sorted_keys(frame)
+        if kind == "reversed":
+            return dict(reversed(frame.items()))
+        if kind == "number last":
+            return {key: one for key, one in frame.items() if key != "sequence_num"} | {
+                "sequence_num": frame.get("sequence_num")
+            }
+        if kind == "new key":
+            at = self.dice.randint(0, len(frame))
+            members = list(frame.items())
+            return dict([*members[:at], ("epoch", 1), *members[at:]])
+        if kind == "twice":
+            key = self.dice.choice(list(frame))
+            return frame | {Twin(key): self.dice.choice([frame[key], None, "x"])}
+        if kind == "twice, deep":
+            return frame | {"foo": [{"a": 1, "b": {Twin("x"): 1, Twin("x"): 2}}]}
+        return frame | {"events": None}
+
+    def with_other_content(self, frame):
+        """Draw a frame of the same number, time and channel that is another one all the same."""
+        if not isinstance(frame.get("events"), list):
+            return frame | {"foo": self.dice.randrange(3)}
+        return frame | self.dice.choice([{"events": frame["events"] * 2}, {"events": []}, {"client_id": "x"}])
+
+
+def with_sorted_keys(value):
+    if isinstance(value, dict):
+        return {key: with_sorted_keys(value[key]) for key in sorted(value)}
+    return [with_sorted_keys(one) for one in value] if isinstance(value, list) else value
 
 
 # --- spelling
@@ -376,17 +577,26 @@ class Writer:
         return json.dumps(value, ensure_ascii=self.strange())
 
 
-def usual_lines(dice, count, odd):
+def usual_lines(dice, count, odd, faults=None):
     """Write frames as the recorder does, some of them bare."""
-    market = Market(dice, odd)
+    faults = dice.choice([0.0, 0.1, 0.3]) if faults is None else faults
+    market = Market(dice, odd, faults)
     bare = dice.random() < 0.2
+    windows = market.chance(faults / 3)
     lines = []
     for number, frame in enumerate(market.frames(count)):
-        capture = f"2026-03-04T05:{number // 60 % 60:02d}:{number % 60:02d}.{dice.randrange(10**6):06d}+00:00"
-        lines.append(
-            compact(frame if bare else wire.envelope(frame, market.pick(capture, LEGAL_TIMES, [""])))
-        )
+        line = compact(frame if bare else wire.envelope(frame, market.capture_ts(number)))
+        lines.append(with_marks(market, line, windows))
     return lines
+
+
+def with_marks(market, line, windows=False):
+    """Put a byte order mark before a line, or a CR behind it, now and then."""
+    if market.chance(market.faults / 3):
+        line = market.dice.choice([b"\xef\xbb\xbf"] * 3 + [b" \xef\xbb\xbf", b"\xef\xbb\xbf" * 2]) + line
+    if windows or market.chance(market.faults / 3):
+        line += market.dice.choice([b"\r"] * 5 + [b"\r\r"])
+    return line
 
 
 def compact(value) -> bytes:
@@ -396,13 +606,19 @@ def compact(value) -> bytes:
 
 def wild_lines(dice, count, odd):
     """Write frames in any spelling JSON allows, and now and then in one that it does not."""
-    market = Market(dice, odd / 4)
+    market = Market(dice, odd / 4, odd / 2)
     writer = Writer(dice, odd)
     lines = []
-    for frame in market.frames(count):
+    written = {}
+    for number, frame in enumerate(market.frames(count)):
+        if id(frame) in written and market.chance(0.5):  # spelled again, it would be no repeat
+            lines.append(written[id(frame)])
+            continue
         value = frame
         if dice.random() < 0.7:
-            value = wire.envelope(frame, market.missing_time())
+            value = wire.envelope(
+                frame, market.capture_ts(number) if market.chance(0.5) else market.missing_time()
+            )
             if market.chance(odd):
                 value["metadata"] = dice.choice([{}, {"source": "x", "channel": "y"}, {"more": 1}, None, "x"])
             if market.chance(odd):
@@ -414,7 +630,8 @@ def wild_lines(dice, count, odd):
                 if dice.random() < 0.2
                 else text + writer.space()
             )
-        lines.append(text.encode())
+        lines.append(with_marks(market, text.encode()))
+        written[id(frame)] = lines[-1]
     return lines
 
 
@@ -555,6 +772,107 @@ def test_streams_have_every_kind_of_marker():
     assert min(kinds.values()) > 1, kinds
 
 
+def kinds_of_line(stream, line, seen):
+    """Take a line, and name what it is; ``seen`` holds the lines before it."""
+    tables, feed, connections = stream.tables, stream.feed, stream.tables.connections
+    rejects, repeats, unusual = len(tables.rows["rejects"]), tables.duplicates, tables.unusual.copy()
+    stream.take_line(line, 1, 0)
+    value = None
+    with contextlib.suppress(raw.Illegal):
+        value = raw.read_line(raw.unmarked(line)[0])
+    outline = raw.outline(line.removesuffix(b"\r"))
+    yield from (tables.unusual - unusual).elements()
+    if None not in (feed, stream.feed) and feed != stream.feed:
+        yield "a switch"
+    elif tables.connections > connections > 0 and outline is not None:
+        same = (outline.sequence_num, outline.server_time, outline.channel)
+        before = filter(None, map(raw.outline, seen))
+        if same in [(one.sequence_num, one.server_time, one.channel) for one in before]:
+            yield "the same number, time and channel"
+    if tables.duplicates > repeats:
+        yield "a repeat" if line in seen else "a repeat with another capture_ts"
+    if len(tables.rows["rejects"]) > rejects:
+        yield from kinds_of_rejected(line, value, outline, tables.rows["rejects"][-1]["reason"])
+    elif isinstance(value, dict):
+        yield from kinds_of_understood(value.get("data", value), outline)
+
+
+def kinds_of_rejected(line, value, outline, reason):
+    header = raw.header_of(line, value)
+    if header is None:
+        yield f"nothing is read: {reason if 'duplicate' in reason else ''}"
+        return
+    if outline is not None:
+        yield "a usual header" + (" of a duplicate key" if "duplicate" in reason else "")
+    if outline is None:
+        number = "a" if header.sequence_num is not None else "no"
+        yield f"read as JSON: {number} number, feed {header.feed}, level2 {header.is_level2}"
+        data = value.get("data", value)
+        if "channel" not in data and "sequence_num" not in data:
+            yield f"type {data.get('type')}"
+        if isinstance(data.get("sequence_num"), raw.Number) and header.sequence_num is None:
+            yield "a number that is none"
+    elif outline.channel not in raw.KNOWN_CHANNELS:
+        yield f"an unknown channel, level2 {header.is_level2}"
+    if header.is_level2:
+        yield f"products known {header.products is not None}"
+
+
+def kinds_of_understood(data, outline):
+    if "channel" in data and outline is None:
+        yield "understood without a usual header"
+    if "events" in data and data["events"] is None:
+        yield "events null"
+    if data.get("type") == "error" or data.get("channel") in ("error", "errors"):
+        yield "an error frame with a number" if data.get("sequence_num") else "an error frame without"
+    if isinstance(data.get("sequence_num"), raw.Number) and int(data["sequence_num"].text) > 2**53 - 3:
+        yield "a number near 2**53"
+
+
+KINDS = [
+    *("CRLF", "byte order mark", "a switch", "a repeat", "a repeat with another capture_ts"),
+    *("capture_ts with a space", "capture_ts with an offset like +0000", "capture_ts without a zone"),
+    *("capture_ts as an epoch", "the same number, time and channel", "events null", "a number near 2**53"),
+    *("an error frame with a number", "an error frame without", "understood without a usual header"),
+    *(
+        "nothing is read: ",
+        "nothing is read: duplicate key",
+        "a usual header",
+        "a usual header of a duplicate key",
+    ),
+    *(
+        f"read as JSON: {how} number, feed advanced, level2 {level2}"
+        for how in ("a", "no")
+        for level2 in (True, False)
+    ),
+    *(
+        "read as JSON: no number, feed exchange, level2 True",
+        "read as JSON: no number, feed None, level2 False",
+    ),
+    *("an unknown channel, level2 True", "an unknown channel, level2 False", "a number that is none"),
+    *("products known True", "products known False"),
+    *(f"type {kind}" for kind in OTHER_TYPES),
+    *(
+        f"type {kind}"
+        for kind in ("match", "ticker", "subscriptions", "status", "l2update", "snapshot", "error")
+    ),
+]
+
+
+def test_streams_have_every_kind_of_line():
+    """Those as the recorder writes them: the wild ones are the same frames, spelled otherwise."""
+    kinds = Counter()
+    for seed in range(70):
+        dice = random.Random(seed)
+        stream = raw.Stream()
+        stream.start_segment()
+        seen = []
+        for line in usual_lines(dice, 14, 0.02, faults=0.3):
+            kinds.update(kinds_of_line(stream, line, seen))
+            seen.append(line)
+    assert [kind for kind in KINDS if not kinds[kind]] == []
+
+
 @pytest.mark.slow
 @tiers.examples(66, suppress=HealthCheck)
 @given(DICE)
@@ -610,7 +928,7 @@ def test_segments_are_one_stream(tmp_path, dice):
     segment = joined(dice, usual_lines(dice, dice.randint(1, 12), 0.02))
     for _ in range(dice.choice([0, 1, 3])):
         segment = damage(dice, segment)
-    lines = segment.splitlines(keepends=True) if b"\r" not in segment else [segment]
+    lines = re.findall(rb"[^\n]*\n|[^\n]+", segment)
     cuts = sorted(dice.randint(0, len(lines)) for _ in range(dice.choice([1, 2])))
     bounds = [0, *cuts, len(lines)]
     parts = [b"".join(lines[low:high]) for low, high in pairwise(bounds)]
@@ -629,8 +947,13 @@ def test_the_spelling_does_not_matter(tmp_path, dice):
     frames = Market(dice, 0.02).frames(dice.randint(1, 8))
     writer = Writer(dice, dice.choice([0.05, 0.3]))
     writer.extra = lambda members: ("foo", 1)
-    usual = laws.same_as_oracle(wire.segment(*(compact(wire.envelope(one)) for one in frames)), tmp_path)
-    spelled = [writer.write(wire.envelope(one)).encode() for one in frames]
+    lines = [compact(wire.envelope(one)) for one in frames]
+    usual = laws.same_as_oracle(wire.segment(*lines), tmp_path)
+    # a repeat is the same bytes: each frame is spelled once
+    spelling = {
+        line: writer.write(wire.envelope(one)).encode() for line, one in zip(lines, frames, strict=True)
+    }
+    spelled = [spelling[line] for line in lines]
     other = laws.same_as_oracle(wire.segment(*spelled), tmp_path / "spelled")
     if usual.rejects.height or other.rejects.height:
         return
@@ -642,6 +965,36 @@ def test_the_spelling_does_not_matter(tmp_path, dice):
     assert other.report.long_numbers == usual.report.long_numbers
     assert other.report.frames == usual.report.frames
     assert other.report.time_span == usual.report.time_span
+
+
+WRITE_ALL = {channel: {"partition_cols": []} for channel in schema.CHANNELS} | {
+    "level2": {"partition_cols": [], "processor_options": {"reconstruct_lob": False}}
+}
+
+
+@pytest.mark.slow
+@tiers.examples(17, suppress=HealthCheck)
+@given(DICE)
+def test_a_run_writes_the_same_rows(tmp_path_factory, dice):
+    """`run_segment` writes of every channel the rows that `read_raw` returns."""
+    segment = joined(
+        dice, usual_lines(dice, dice.randint(1, 12), 0.02) + wild_lines(dice, dice.randint(0, 4), 0.1)
+    )
+    for _ in range(dice.choice([0, 1, 3])):
+        segment = damage(dice, segment)
+    folder = tmp_path_factory.mktemp("run")
+    (path,) = laws.write_segments([segment], folder)
+    expected = cb.read_raw(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", cb.CbtoolsWarning)  # of clocks and books: these are no market
+        cb.run_segment(path, folder / "out", channel_config=WRITE_ALL)
+    for channel in schema.CHANNELS:
+        table = getattr(expected, channel)
+        if table.is_empty():
+            assert not (folder / "out" / channel).exists(), channel
+            continue
+        written = cb.scan_dataset(folder / "out", channel).select(table.columns).collect()
+        laws.assert_same(written.sort("line", maintain_order=True), table, channel)
 
 
 @st.composite
@@ -736,7 +1089,7 @@ def test_a_line_of_many_megabytes(tmp_path):
     before = wire.segment(wire.change(0), long, wire.change(2))
     segment = before + wire.segment(b"y" * 20_000_000, wire.change(3)) + long[:-1]
     raw = laws.same_as_oracle(segment, tmp_path)
-    assert raw.level2["line"].to_list() == [1, 2, 3, 5]
+    assert raw.level2["line"].to_list() == [1, 2, 3, 5, 6]  # the cut line has number 1 again: a reconnect
     assert raw.rejects["byte_offset"].to_list() == [len(before), len(segment) - len(long) + 1]
 
 

@@ -25,12 +25,12 @@ def segment(*lines: bytes | Json) -> bytes:
     return b"".join((one if isinstance(one, bytes) else line(one)) + b"\n" for one in lines)
 
 
-def envelope(frame: Json, capture_ts: str | None = CAPTURE_TS, metadata: Json | None = None) -> Json:
+def envelope(frame: Json, capture_ts: Any = CAPTURE_TS, metadata: Json | None = None) -> Json:
     metadata = {"source": "coinbase"} if metadata is None else metadata
     return {"capture_ts": capture_ts, "data": frame, "metadata": metadata}
 
 
-def record(frame: Json, capture_ts: str | None = CAPTURE_TS) -> bytes:
+def record(frame: Json, capture_ts: Any = CAPTURE_TS) -> bytes:
     """Write a frame as the recorder does: one line, without its newline."""
     return line(envelope(frame, capture_ts))
 

@@ -107,8 +107,9 @@ def migrate_dataset(
 
     Notes
     -----
-    No way leads from version 1 to 2: rows of version 1 do not say where the sequence broke, which only the
-    raw segments can. Run these again.
+    No way leads from version 1 to 2, nor from 2 to 3: rows of version 1 do not say where the sequence broke,
+    and those of version 2 lack fields of the Exchange feed and the breaks where a recording goes from one
+    feed to the other. Only the raw segments tell these. Run them again.
 
     Examples
     --------
@@ -117,7 +118,7 @@ def migrate_dataset(
     >>> with tempfile.TemporaryDirectory() as root:
     ...     report = cb.run_segment(sorted(cb.sample_path().iterdir())[0], root)
     ...     migrate_dataset(root)
-    nothing to migrate: all is of version 2
+    nothing to migrate: all is of version 3
     """
     base = as_place(root)
     folders = datasets_under(base, table)

@@ -105,7 +105,7 @@ def check_version(metadata: Mapping[str, str], path: object) -> None:
     if version < SCHEMA_VERSION:
         raise DatasetError(
             f"{path} is of schema version {version}, and this cbtools reads version {SCHEMA_VERSION}, whose "
-            "level2 and book carry the breaks of the sequence: run its segments again, into an empty folder"
+            "tables have columns and rows that are not in it: run its segments again, into an empty folder"
         )
     if version > SCHEMA_VERSION:
         raise DatasetError(

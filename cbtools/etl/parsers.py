@@ -28,12 +28,17 @@ from cbtools.schema import CHANNELS, FRAME, TIME, schema
 MIXED: Final = tuple(channel for channel in CHANNELS if channel != "subscriptions")
 """The channels that a parser without a channel puts into one table."""
 
+_RENAMED: Final = {"ticker": {"side": "taker_side"}, "ticker_batch": {"side": "taker_side"}}
+"""Table → what its columns are called among those of all channels, where ``side`` is the book's."""
+
 _UNTOLD: Final = ("stream", "connection", "line", "unbroken_since")
 """What one message alone does not tell."""
 
 
 def mixed_schema() -> pl.Schema:
-    """Give the columns of the table of all channels: ``channel``, then those of each, once.
+    """Return the columns of the table of all channels: ``channel``, then those of each, once.
+
+    The side of a ticker is called ``taker_side`` there, since ``side`` is that of a level of the book.
 
     Returns
     -------
@@ -46,9 +51,15 @@ def mixed_schema() -> pl.Schema:
     """
     merged: dict[str, Any] = {"channel": pl.String()}
     for channel in MIXED:
-        merged |= schema(channel)
+        merged |= _mixed(channel)
     frame = [column.name for column in FRAME]
     return pl.Schema({name: merged[name] for name in [*(n for n in merged if n not in frame), *frame]})
+
+
+def _mixed(channel: str) -> dict[str, Any]:
+    """Return a channel's columns by their names in the table of all channels."""
+    renamed = _RENAMED.get(channel, {})
+    return {renamed.get(name, name): dtype for name, dtype in schema(channel).items()}
 
 
 @dataclass(frozen=True)
@@ -125,7 +136,7 @@ class RawParser(BaseProcessor):
 
         def batches(names: list[str], predicate: pl.Expr | None) -> Iterator[pl.DataFrame]:
             channels, products = self._limits(predicate)
-            tables = {table: frozenset(names) & schema(table).keys() | {"line"} for table in channels}
+            tables = {table: self._columns(table, names) | {"line"} for table in channels}
             if "level2" in tables:
                 tables["level2"] |= {"side"}
             # whole: a line that is not understood is counted, whatever the query asks for
@@ -151,13 +162,20 @@ class RawParser(BaseProcessor):
             chosen = [channel for channel in MIXED if channels is None or channel in channels]
         return chosen, None if products is None else tuple(sorted(products))
 
+    def _columns(self, table: str, names: list[str]) -> frozenset[str]:
+        """Return the columns of a table that are asked for by these names."""
+        if self.channel is not None:
+            return frozenset(names)
+        return frozenset(own for own, name in zip(schema(table), _mixed(table), strict=True) if name in names)
+
     def _rows(self, batch: Batch, names: list[str], columns: pl.Schema) -> pl.DataFrame:
         if self.channel is not None:
             found = batch.tables.get(self.channel)
             return (columns.to_frame() if found is None else found).select(names)
         asked = {name: columns[name] for name in ["line", *names]}
         frames = [pl.DataFrame(schema=asked)]
-        for channel, rows in batch.tables.items():
+        for channel, found in batch.tables.items():
+            rows = found.rename(_RENAMED.get(channel, {}), strict=False)
             frames.append(rows.with_columns(pl.lit(channel).alias("channel")) if "channel" in asked else rows)
         return pl.concat(frames, how="diagonal").sort("line", maintain_order=True).select(names)
 

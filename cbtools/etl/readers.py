@@ -16,6 +16,7 @@ from cbtools.dataset.parquet import partition_dtypes
 from cbtools.errors import ConfigError, DatasetError, SegmentError
 from cbtools.etl.counts import Counted, count_rows
 from cbtools.lazy import source as lazy_source
+from cbtools.raw.decode import BYTE_ORDER_MARK
 from cbtools.raw.files import Piece, Source, find_segments, read_pieces
 from cbtools.raw.stream import CHUNK_BYTES
 from cbtools.stores import as_place
@@ -130,7 +131,7 @@ class NDJSONReader(BaseReader):
                 for k, raw in enumerate(_lines(piece)):
                     self.stats["records_read"] += 1
                     try:
-                        record = orjson.loads(raw)
+                        record = orjson.loads(raw.removeprefix(BYTE_ORDER_MARK))
                         reason = piece.fault or ("" if isinstance(record, dict) else "not an object")
                     except orjson.JSONDecodeError as error:
                         record, reason = None, piece.fault or f"not JSON: {error}"

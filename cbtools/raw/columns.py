@@ -18,9 +18,25 @@ I64 = npt.NDArray[np.int64]
 
 _NO_SIDE: Final = 2
 """Stands for the side of a marker in the kernel's codes."""
-_TICKER_VALUES: Final = tuple(
-    name for name in schema("ticker") if name not in {"product_id", *(column.name for column in FRAME)}
+_EXCHANGE_ONLY: Final = {
+    "market_trades": ("maker_order_id", "taker_order_id", "sequence"),
+    "ticker": ("open_24h", "volume_30d", "last_size", "side", "trade_id", "sequence"),
+}
+_TICKER_NUMBERS: Final = tuple(
+    name
+    for name in schema("ticker")
+    if name not in {"product_id", *_EXCHANGE_ONLY["ticker"], *(column.name for column in FRAME)}
 )
+"""The columns that both feeds fill, all numbers, in the order in which the kernel writes them."""
+_NULLS: Final = {
+    table: {name: pl.Series([None], dtype=schema(table)[name]) for name in names}
+    for table, names in _EXCHANGE_ONLY.items()
+}
+
+
+def _nulls(table: str, n: int) -> dict[str, pl.Series]:
+    """Return the columns that only the Exchange feed fills: the kernel decodes none of its lines."""
+    return {name: one.new_from_index(0, n) for name, one in _NULLS[table].items()}
 
 
 def times(values: I64) -> pl.Series:
@@ -91,7 +107,7 @@ def trades(
         "aggressor_side": _enum(1 - ints[2], TRADE_SIDE),
         "trade_time": times(ints[3]),
         "is_snapshot": pl.Series(snapshot),
-    }
+    } | _nulls("market_trades", len(order))
     return {name: series for name, series in made.items() if name in wanted}
 
 
@@ -100,7 +116,8 @@ def tickers(
 ) -> dict[str, pl.Series]:
     """Make those of a ticker's table, of these of its first rows."""
     made = {"product_id": names.gather(pl.Series(rows.ints[0, :n][here]))}
-    for k, name in enumerate(_TICKER_VALUES):
+    for k, name in enumerate(_TICKER_NUMBERS):
         if name in wanted:
             made[name] = pl.Series(rows.floats[k, :n][here], nan_to_null=True)
+    made |= _nulls("ticker", int(here.sum()))
     return {name: series for name, series in made.items() if name in wanted}

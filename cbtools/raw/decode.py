@@ -14,13 +14,15 @@ import orjson
 
 from cbtools.raw.advanced import EVENT_READERS, advanced_frame, number_of
 from cbtools.raw.exchange import exchange_frame
+from cbtools.raw.formats import NO_FRAME, no_frame, no_object, not_json
 from cbtools.raw.rows import Frame, Tally, known, text_of
 from cbtools.raw.sequence import ADVANCED, NO_FEED
-from cbtools.raw.values import NotUnderstood, time_ns
+from cbtools.raw.values import NotUnderstood, receipt_ns, time_ns
 from cbtools.schema import CHANNELS
 
 ERROR_CHANNELS: Final = ("error", "errors")
 
+BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:]')
 _MINUS_ZERO: Final = re.compile(rb"[:,\[\s]-0[\s,}\]]")
 
@@ -40,19 +42,19 @@ def decode_line(raw: bytes) -> Frame:
     NotUnderstood
         With the reason, as it goes into the rejects.
     """
-    line = parse_line(raw)
     tally = Tally()
+    line = parse_line(raw, tally)
     capture_time = None
     frame = line
     if "data" in line:
         tally.look("envelope", line, known("capture_ts data metadata"))
-        capture_time = time_ns(line.get("capture_ts"), "capture_ts")
+        capture_time = receipt_ns(line.get("capture_ts"), "capture_ts", tally.unusual)
         metadata = line.get("metadata")
         if type(metadata) is dict:
             tally.look("metadata", metadata, known("source channel"))
         frame = line["data"]
         if type(frame) is not dict:
-            raise NotUnderstood("data is not an object")
+            raise no_frame(line, "data is not an object")
     if frame.get("type") == "error" or frame.get("channel") in ERROR_CHANNELS:
         decoded = _error(frame, tally)
     elif "channel" in frame:
@@ -60,25 +62,26 @@ def decode_line(raw: bytes) -> Frame:
     elif "type" in frame:
         decoded = exchange_frame(frame, tally)
     else:
-        raise NotUnderstood("no channel and no type")
+        raise no_frame(line, NO_FRAME)
     decoded.capture_time = capture_time
     return decoded
 
 
-def parse_line(raw: bytes) -> dict[str, Any]:
+def parse_line(raw: bytes, tally: Tally) -> dict[str, Any]:
     """Parse a line as one JSON object without duplicate keys."""
+    if raw.endswith(b"\r"):
+        raw = raw[:-1]  # counted with the lines of the kernel
+    if raw.startswith(BYTE_ORDER_MARK):
+        tally.unusual["byte order mark"] += 1
+        raw = raw.removeprefix(BYTE_ORDER_MARK)
     if not raw.strip(b" \t\r\n"):
         raise NotUnderstood("blank line")
-    if raw.endswith(b"\r"):
-        raise NotUnderstood("CRLF line end")
-    if raw.startswith(b"\xef\xbb\xbf"):
-        raise NotUnderstood("byte order mark")
     try:
         parsed = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        raise NotUnderstood("not JSON", error) from None
+        raise not_json(raw, error) from None
     if type(parsed) is not dict:
-        raise NotUnderstood("not an object")
+        raise no_object(parsed)
     try:  # a line that orjson writes again letter for letter has neither of what orjson passes over
         if _dense(orjson.dumps(parsed)) == _dense(raw):
             return parsed
@@ -116,7 +119,11 @@ def _check_keys(raw: bytes) -> None:
 
 
 def _integer(text: str) -> float:
-    return -0.0 if text == "-0" else int(text) if len(text) < 30 else float(text)
+    """Read a JSON integer as orjson does, but for the sign of -0: what no 64 bits hold is a float."""
+    whole = int(text) if len(text) < 30 else None
+    if text == "-0" or whole is None or not -(2**63) <= whole < 2**64:
+        return float(text)
+    return whole
 
 
 def _error(frame: dict[str, Any], tally: Tally) -> Frame:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from cbtools.raw.rows import (
+    TRADE_SIDES,
     Frame,
     Row,
     Tally,
@@ -19,7 +20,7 @@ from cbtools.raw.rows import (
     trade_row,
 )
 from cbtools.raw.sequence import EXCHANGE
-from cbtools.raw.values import NotUnderstood, dicts, one_of, product_text, time_ns
+from cbtools.raw.values import NotUnderstood, dicts, one_of, product_text, time_ns, whole
 
 _SIDES: Final = {"buy": "bid", "sell": "ask"}
 _TICKER: Final = (
@@ -69,11 +70,28 @@ def _update(frame: dict[str, Any], time: int | None, tally: Tally) -> list[Row]:
 
 
 def _match(frame: dict[str, Any], _: int | None, tally: Tally) -> list[Row]:
-    return [trade_row(frame, frame["type"] == "last_match", tally)]
+    more = _order_id(frame, "maker_order_id"), _order_id(frame, "taker_order_id"), _whole(frame, "sequence")
+    return [trade_row(frame, frame["type"] == "last_match", tally, more)]
 
 
 def _ticker(frame: dict[str, Any], _: int | None, tally: Tally) -> list[Row]:
-    return [ticker_row(frame, _TICKER, tally)]
+    numbers = (tally.number(frame, key, optional=True) for key in ("open_24h", "volume_30d", "last_size"))
+    side = frame.get("side")
+    taker_side = None if side is None or side == "" else one_of(side, "side", TRADE_SIDES)
+    more = (*numbers, taker_side, _whole(frame, "trade_id"), _whole(frame, "sequence"))
+    return [ticker_row(frame, _TICKER, tally, more)]
+
+
+def _order_id(frame: dict[str, Any], key: str) -> str | None:
+    value = frame.get(key)
+    if value is None or type(value) is str:
+        return value
+    raise NotUnderstood("bad text", f"{key}={value!r}")
+
+
+def _whole(frame: dict[str, Any], key: str) -> int | None:
+    value = frame.get(key)
+    return None if value is None else whole(value, key, text=True)
 
 
 def _heartbeat(frame: dict[str, Any], _: int | None, __: Tally) -> list[Row]:

@@ -8,8 +8,9 @@ from typing import Any, Final, NamedTuple
 from cbtools.raw.advanced import EVENT_READERS, number_of
 from cbtools.raw.decode import parse_line
 from cbtools.raw.exchange import MESSAGE_READERS
+from cbtools.raw.rows import Tally
 from cbtools.raw.sequence import ADVANCED, EXCHANGE, NO_FEED
-from cbtools.raw.values import NotUnderstood, time_ns
+from cbtools.raw.values import NotUnderstood, receipt_ns, time_ns
 
 _LEVEL2: Final = tuple(name for name, (table, _) in EVENT_READERS.items() if table == "level2")
 _EXCHANGE_LEVEL2: Final = tuple(name for name, (table, *_) in MESSAGE_READERS.items() if table == "level2")
@@ -28,8 +29,9 @@ class Header(NamedTuple):
 
 def read_header(raw: bytes) -> Header | None:
     """Return the header of a line that is JSON, however it is written; None if there is no frame in it."""
+    uncounted = Tally()
     try:
-        line = parse_line(raw)
+        line = parse_line(raw, uncounted)
     except NotUnderstood:
         return None
     frame = line.get("data", line)
@@ -43,7 +45,7 @@ def read_header(raw: bytes) -> Header | None:
         feed=ADVANCED if "channel" in frame or number is not None else EXCHANGE if level2 else NO_FEED,
         sequence_num=number,
         server_time=_if_legal(lambda: time_ns(sent, "time")),
-        capture_time=_if_legal(lambda: time_ns(capture, "capture_ts")),
+        capture_time=_if_legal(lambda: receipt_ns(capture, "capture_ts", uncounted.unusual)),
         level2=level2,
         products=_products(frame) if level2 else None,
     )

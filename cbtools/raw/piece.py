@@ -68,7 +68,7 @@ class Decoded:
 
     The tables' ``line`` is an index into ``lines``; connection and run are not yet known. ``tallies``: line
     and counts, of the lines that have any. ``markers``: line and product of the rows of level2 that are
-    markers of snapshots.
+    markers of snapshots. ``crlf``: the lines that end as on Windows.
     """
 
     piece: Piece
@@ -77,6 +77,7 @@ class Decoded:
     rejects: list[Reject]
     tallies: list[tuple[int, Tally]]
     markers: list[tuple[int, str]]
+    crlf: npt.NDArray[np.bool_]
 
 
 class Decoder:
@@ -132,7 +133,7 @@ class _Work:
         if self.piece.damage:
             end = self.piece.offset + self.piece.size
             self.rejects.append(Reject(len(self.lines), end, f"damaged file: {self.piece.damage}", b""))
-        return Decoded(self.piece, self.lines, tables, self.rejects, self.tallies, self.markers)
+        return Decoded(self.piece, self.lines, tables, self.rejects, self.tallies, self.markers, self.crlf)
 
     def long_line(self) -> Decoded:
         """Reject the one line, by what its first bytes say of it."""
@@ -142,9 +143,8 @@ class _Work:
         raw = piece.buffer[: piece.size].tobytes().removesuffix(b"\n")
         self.outline(0, 0, raw)
         self.note_level2()
-        return Decoded(
-            piece, self.lines, {}, [Reject(0, piece.offset, piece.fault, raw, piece.left_out)], [], []
-        )
+        reject = Reject(0, piece.offset, piece.fault, raw, piece.left_out)
+        return Decoded(piece, self.lines, {}, [reject], [], [], self.crlf)
 
     # --- the kernel's lines
 
@@ -238,6 +238,7 @@ class _Work:
         starts = headers[kernels.OFFSET]
         ends = np.append(starts[1:], self.piece.size)
         ends -= self.piece.buffer[ends - 1] == ord("\n")  # the last line may have none
+        self.crlf = (self.piece.buffer[ends - 1] == ord("\r")) & (ends > starts)
         return Lines(
             sequence_num=np.where(framed, headers[kernels.SEQUENCE_NUM], NO_NUMBER),
             server_time=np.where(framed, headers[kernels.SERVER_TIME], NO_TIME),

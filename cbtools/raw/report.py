@@ -44,6 +44,9 @@ class RawReport:
         Kind of reason → lines not understood.
     unknown_keys : dict
         Where and which → how often a key came that is not known; the rows are kept.
+    unusual : dict
+        What another recorder writes than the usual one → lines that were read all the same: ``CRLF``, a
+        ``byte order mark``, ``capture_ts`` in another form. Repeats are not counted.
     errors : int
         Error frames sent by the server.
     long_numbers : int
@@ -53,6 +56,9 @@ class RawReport:
     late_trades : dict
         Product → trades sent more than 5 s after they happened (without snapshots): with the exchange's
         clock, they have no quote.
+    no_recording : str
+        Why this is no recording, the format that it appears to have, and how to convert it; empty if of any
+        line a frame's header could be read, or if there are no lines at all.
     """
 
     segments: tuple[str, ...] = ()
@@ -70,10 +76,12 @@ class RawReport:
     trade_holes: Mapping[str, int] = field(default_factory=dict)
     rejects: Mapping[str, int] = field(default_factory=dict)
     unknown_keys: Mapping[str, int] = field(default_factory=dict)
+    unusual: Mapping[str, int] = field(default_factory=dict)
     errors: int = 0
     long_numbers: int = 0
     receive_delays: Mapping[str, ReceiveDelay] = field(default_factory=dict)
     late_trades: Mapping[str, int] = field(default_factory=dict)
+    no_recording: str = ""
 
     @property
     def rejected(self) -> int:
@@ -119,9 +127,12 @@ class RawReport:
             *([("clock is off", clock)] if clock else []),
             ("rejects", counted(self.rejects)),
             ("unknown keys", counted(self.unknown_keys)),
+            ("unusual lines", counted(self.unusual)),
             ("server errors", f"{self.errors:,}"),
             ("long numbers", f"{self.long_numbers:,}"),
         ]
+        if self.no_recording:
+            shown.append(("no recording", self.no_recording))
         for table, products in self.rows.items():
             if products:
                 shown.append((f"{table} rows", f"{sum(products.values()):,}: {counted(products, 8)}"))

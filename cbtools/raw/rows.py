@@ -23,7 +23,7 @@ from cbtools.raw.values import (
 
 Row = tuple[Any, ...]
 
-_TRADE_SIDES: Final = {"BUY": "buy", "buy": "buy", "SELL": "sell", "sell": "sell"}
+TRADE_SIDES: Final = {"BUY": "buy", "buy": "buy", "SELL": "sell", "sell": "sell"}
 _OPPOSITE: Final = {"buy": "sell", "sell": "buy"}
 
 
@@ -32,10 +32,12 @@ class Tally:
     """What a line holds besides its rows."""
 
     unknown_keys: Counter[str] = field(default_factory=Counter)
+    unusual: Counter[str] = field(default_factory=Counter)
+    """What of the line another recorder writes than the usual one: each kind once a line."""
     long_numbers: int = 0
 
     def __bool__(self) -> bool:
-        return bool(self.unknown_keys or self.long_numbers)
+        return bool(self.unknown_keys or self.unusual or self.long_numbers)
 
     def look(self, where: str, found: dict[str, Any], known: frozenset[str]) -> None:
         """Count the keys of an object that are not known."""
@@ -45,6 +47,7 @@ class Tally:
     def add(self, other: Tally) -> None:
         """Add another's counts."""
         self.unknown_keys.update(other.unknown_keys)
+        self.unusual.update(other.unusual)
         self.long_numbers += other.long_numbers
 
     def number(self, found: dict[str, Any], key: str, *, signed: bool = False, optional: bool = False) -> Any:
@@ -107,9 +110,9 @@ def text_of(found: dict[str, Any], key: str) -> str | None:
     return value if value is None or type(value) is str else orjson.dumps(value).decode()
 
 
-def trade_row(trade: dict[str, Any], is_snapshot: bool, tally: Tally) -> Row:
-    """Read a trade: either feed sends the maker's side."""
-    side = one_of(trade.get("side"), "side", _TRADE_SIDES)
+def trade_row(trade: dict[str, Any], is_snapshot: bool, tally: Tally, more: Row = (None, None, None)) -> Row:
+    """Read a trade: either feed sends the maker's side; ``more`` is what only the Exchange feed has."""
+    side = one_of(trade.get("side"), "side", TRADE_SIDES)
     return (
         product_text(trade.get("product_id"), "product_id"),
         whole(trade.get("trade_id"), "trade_id", text=True),
@@ -119,15 +122,24 @@ def trade_row(trade: dict[str, Any], is_snapshot: bool, tally: Tally) -> Row:
         _OPPOSITE[side],
         time_ns(trade.get("time"), "time"),
         is_snapshot,
+        *more,
     )
 
 
-def ticker_row(ticker: dict[str, Any], keys: tuple[str | None, ...], tally: Tally) -> Row:
-    """Read a ticker; ``keys`` are the wire's names of the columns behind the price (None: not sent)."""
+def ticker_row(
+    ticker: dict[str, Any],
+    keys: tuple[str | None, ...],
+    tally: Tally,
+    more: Row = (None, None, None, None, None, None),
+) -> Row:
+    """Read a ticker; ``keys`` are the wire's names of the columns behind the price (None: not sent).
+
+    ``more`` is what only the Exchange feed has.
+    """
     product_id = product_text(ticker.get("product_id"), "product_id")
     price = tally.number(ticker, "price")
     rest = (key and tally.number(ticker, key, signed="percent" in key, optional=True) for key in keys)
-    return product_id, price, *rest
+    return product_id, price, *rest, *more
 
 
 def counter(value: Any) -> int | None:

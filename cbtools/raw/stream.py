@@ -6,11 +6,10 @@ repeats, the deduplication of trades, and the counts.
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,12 +19,12 @@ import polars as pl
 
 from cbtools.errors import ConfigError, SegmentError
 from cbtools.raw.columns import times
-from cbtools.raw.delays import COUNTED, LATE, Delays, line_delays
+from cbtools.raw.counts import Counts, Span
+from cbtools.raw.delays import COUNTED
 from cbtools.raw.files import MAX_LINE_MB, Buffer, Piece, Progress, check_max_line, read_pieces
 from cbtools.raw.markers import break_rows, insert_breaks
 from cbtools.raw.piece import Decoded, Decoder, Reject, Wanted
 from cbtools.raw.report import RawReport
-from cbtools.raw.rows import Tally
 from cbtools.raw.sequence import NO_TIME, Stream
 from cbtools.raw.tracking import Tracked, track
 from cbtools.schema import CHANNELS, SEGMENT, schema
@@ -40,10 +39,6 @@ _PIECES: Final = 4
 and smaller ones, what is done for each piece whatever its size is an eighth of the time."""
 
 _KEY: Final = ("product_id", "trade_id")
-_NEVER: Final = int(np.iinfo(np.int64).max)
-
-Span = tuple[str, int, int, int]
-"""A product, its least and its greatest trade id, and how many there are."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +93,7 @@ class Reading:
         self._first_connection = 0
         self._seen_trades: list[pl.DataFrame] = []
         self._segment, self._first_line, self._at_start = "", 1, True
-        self._count = _Counts(delays=wanted.whole)
+        self._count = Counts(delays=wanted.whole)
 
     def __iter__(self) -> Iterator[Batch]:
         decoder = Decoder(self._wanted)
@@ -120,6 +115,11 @@ class Reading:
         """What was found so far."""
         first = self._first_connection
         return self._count.report(self.stream.connection - first + 1 if first else 0)
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether of any line so far a frame's header could be read."""
+        return self._count.headers > 0
 
     def _pieces(self) -> Iterator[Piece]:
         for path in self._paths:
@@ -280,135 +280,3 @@ def _gaps(tracked: Tracked) -> pl.DataFrame:
     rows = [(None, *gap[:3], None if gap[3] == NO_TIME else gap[3], *gap[4:]) for gap in tracked.gaps]
     columns = schema("gaps")
     return pl.DataFrame(rows, schema={**columns, "capture_time": pl.Int64}, orient="row").cast(columns)
-
-
-class _Counts:
-    """The report in the making."""
-
-    def __init__(self, *, delays: bool) -> None:
-        self.delays = Delays() if delays else None
-        self.segments: list[str] = []
-        self.raw_bytes = self.lines = self.frames = 0
-        self.rows: dict[str, Counter[str]] = {table: Counter() for table in CHANNELS}
-        self.markers: Counter[str] = Counter()
-        self.first_time = self.last_time = NO_TIME
-        self.gaps = self.lost_frames = self.duplicates = 0
-        self.duplicate_trades: Counter[str] = Counter()
-        self.trade_holes: Counter[str] = Counter()
-        self.late_trades: Counter[str] = Counter()
-        self.rejects: Counter[str] = Counter()
-        self.tally = Tally()
-        self.trade_ids: dict[str, tuple[int, int, int]] = {}
-
-    def start_segment(self, name: str) -> None:
-        self.segments.append(name)
-        self.trade_ids = {}
-
-    def add_lines(self, decoded: Decoded, tracked: Tracked) -> None:
-        lines = decoded.lines
-        if self.delays is not None:
-            self.server_time = lines.server_time
-            self.line_delays = line_delays(lines.server_time, lines.capture_time)
-        kept = lines.framed & ~lines.rejected & ~tracked.repeated
-        self.raw_bytes += decoded.piece.size + decoded.piece.left_out
-        self.lines += len(lines)
-        self.frames += int(kept.sum())
-        self.duplicates += int((tracked.repeated & ~lines.rejected).sum())
-        self.gaps += len(tracked.gaps)
-        self.lost_frames += sum(got - expected for _, expected, got, *_ in tracked.gaps)
-        self.rejects.update(reject.reason.split(":")[0] for reject in decoded.rejects)
-        for line, tally in decoded.tallies:
-            if not tracked.repeated[line]:
-                self.tally.add(tally)
-        markers = Counter(product for line, product in decoded.markers if not tracked.repeated[line])
-        self.markers += markers
-        self.rows["level2"].subtract(markers)  # `add_rows` takes them for changes
-        times = np.where(lines.server_time == NO_TIME, lines.capture_time, lines.server_time)[kept]
-        times = times[times != NO_TIME]
-        if len(times):
-            first = int(times.min())
-            self.first_time = first if self.first_time == NO_TIME else min(self.first_time, first)
-            self.last_time = max(self.last_time, int(times.max()))
-
-    def add_rows(self, table: str, frame: pl.DataFrame) -> None:
-        counts = self.rows[table]
-        if self.delays is not None and table in COUNTED:
-            if table == "market_trades":
-                self.add_late(frame)
-                if (snapshots := frame["is_snapshot"]).any():  # their frames may be of the trades' times
-                    counts.update(_by_product(frame.filter(snapshots)))
-                    frame = frame.filter(~snapshots)
-            line, product = frame["line"].to_numpy(), frame["product_id"]
-            counts.update(self.delays.add(line, product, self.line_delays))
-        elif "product_id" in frame.columns:
-            counts.update(_by_product(frame))
-        elif frame.height:
-            counts[""] += frame.height
-
-    def add_late(self, trades: pl.DataFrame) -> None:
-        sent = self.server_time[trades["line"].to_numpy()]
-        late = sent - trades["trade_time"].to_physical().fill_null(_NEVER).to_numpy() > LATE
-        if late.any():
-            late &= sent != NO_TIME
-            self.late_trades.update(_by_product(trades.filter(~trades["is_snapshot"] & pl.Series(late))))
-
-    def is_above(self, spans: Iterable[Span]) -> bool:
-        """Tell whether no product's trade ids reach back to those that it had in this segment."""
-        ids = self.trade_ids
-        return all(product not in ids or low > ids[product][1] for product, low, _, _ in spans)
-
-    def add_duplicate_trades(self, trades: pl.DataFrame, fresh: pl.DataFrame) -> None:
-        duplicates = Counter(_by_product(trades))
-        duplicates.subtract(_by_product(fresh))
-        self.duplicate_trades.update(+duplicates)
-
-    def add_trade_ids(self, spans: Iterable[Span]) -> None:
-        for product, low, high, n in spans:
-            was = self.trade_ids.get(product, (low, high, 0))
-            self.trade_ids[product] = min(low, was[0]), max(high, was[1]), n + was[2]
-
-    def end_segment(self) -> None:
-        for product, (low, high, n) in self.trade_ids.items():
-            if high - low + 1 > n:
-                self.trade_holes[product] += high - low + 1 - n
-
-    def report(self, connections: int) -> RawReport:
-        span = None
-        if self.first_time != NO_TIME:
-            span = _moment(self.first_time), _moment(self.last_time)
-        return RawReport(
-            segments=tuple(self.segments),
-            raw_bytes=self.raw_bytes,
-            lines=self.lines,
-            frames=self.frames,
-            rows={table: _sorted(counts) for table, counts in self.rows.items() if +counts},
-            markers=_sorted(self.markers),
-            time_span=span,
-            connections=connections,
-            gaps=self.gaps,
-            lost_frames=self.lost_frames,
-            duplicates=self.duplicates,
-            duplicate_trades=dict(sorted(self.duplicate_trades.items())),
-            trade_holes=dict(sorted(self.trade_holes.items())),
-            rejects=dict(sorted(self.rejects.items())),
-            unknown_keys=dict(sorted(self.tally.unknown_keys.items())),
-            errors=self.rows["errors"].total(),
-            long_numbers=self.tally.long_numbers,
-            receive_delays={} if self.delays is None else self.delays.found(),
-            late_trades=dict(sorted(self.late_trades.items())),
-        )
-
-
-def _sorted(counts: Counter[str]) -> dict[str, int]:
-    return dict(sorted((+counts).items()))
-
-
-def _by_product(frame: pl.DataFrame) -> dict[str, int]:
-    product = frame["product_id"]
-    if product.len() and not product.null_count() and (product == product[0]).all():
-        return {product[0]: product.len()}
-    return {name or "": n for name, n in product.value_counts().iter_rows()}
-
-
-def _moment(ns: int) -> datetime:
-    return datetime.fromtimestamp(ns // 10**9, UTC).replace(microsecond=ns % 10**9 // 1000)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from datetime import date
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import quote
@@ -17,6 +19,14 @@ _TIME: Final = re.compile(
     r"(?:Z|([+-])([0-9]{2}):([0-9]{2}))",
     re.ASCII,
 )
+_LOOSE_TIME: Final = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})([T ])([0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?)"
+    r"(Z|[+-][0-9]{2}:[0-9]{2}|[+-][0-9]{4})?",
+    re.ASCII,
+)
+_EPOCH: Final = re.compile(r"0*([0-9]{1,19})(?:\.([0-9]+))?", re.ASCII)
+_UNITS: Final = ((10**11, 9), (10**14, 6), (10**17, 3))
+"""Below which number an epoch is in which unit, by how many digits that is above a nanosecond."""
 _EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
 _INT64: Final = 2**63
 _YEAR_ONE_NS: Final = (date(1, 1, 1).toordinal() - _EPOCH_DAY) * 86_400 * 10**9
@@ -25,8 +35,8 @@ _YEAR_ONE_NS: Final = (date(1, 1, 1).toordinal() - _EPOCH_DAY) * 86_400 * 10**9
 class NotUnderstood(Exception):
     """Why a line is not understood: a kind, a colon and the particular."""
 
-    def __init__(self, kind: str, what: object = "") -> None:
-        super().__init__(f"{kind}: {str(what)[:120]}" if what != "" else kind)
+    def __init__(self, kind: str, what: object = "", *, most: int = 120) -> None:
+        super().__init__(f"{kind}: {str(what)[:most]}" if what != "" else kind)
 
 
 def number(value: Any, name: str, *, signed: bool = False) -> float:
@@ -89,12 +99,54 @@ def time_ns(value: Any, name: str) -> int | None:
     return nanoseconds
 
 
+def receipt_ns(value: Any, name: str, unusual: Counter[str]) -> int | None:
+    """Return a receipt's nanoseconds since the epoch, in any form that a recorder may write.
+
+    Its clock is the recorder's, whose habits are many: a time with a space, with an offset like +0000 or
+    without one, and an epoch in any unit. What is not as of `time_ns` is counted in ``unusual``.
+    """
+    if type(value) is str:
+        match = _LOOSE_TIME.fullmatch(value)
+        if match is not None:
+            day, between, clock, zone = match.groups()
+            if between == " ":
+                unusual[f"{name} with a space"] += 1
+            if zone is None:
+                unusual[f"{name} without a zone"] += 1
+            elif len(zone) == 5:
+                unusual[f"{name} with an offset like +0000"] += 1
+                zone = f"{zone[:3]}:{zone[3:]}"
+            try:
+                return time_ns(f"{day}T{clock}{zone or 'Z'}", name)
+            except NotUnderstood:
+                raise NotUnderstood("bad time", f"{name}={value!r}") from None
+    elif type(value) is int or type(value) is float:
+        text = format(Decimal(repr(value)), "f")  # the shortest decimal that is this double
+        return _epoch_ns(text.removeprefix("-") if value == 0 else text, value, name, unusual)
+    elif value is None:
+        return None
+    return _epoch_ns(value, value, name, unusual)
+
+
+def _epoch_ns(text: Any, value: Any, name: str, unusual: Counter[str]) -> int | None:
+    """Return an epoch's nanoseconds; digits below one are cut off, and 0 stands for none."""
+    match = _EPOCH.fullmatch(text) if type(text) is str else None
+    if match is None:
+        raise NotUnderstood("bad time", f"{name}={value!r}")
+    unit = next((digits for below, digits in _UNITS if int(match[1]) < below), 0)
+    nanoseconds = int(match[1] + (match[2] or "")[:unit].ljust(unit, "0"))
+    if nanoseconds >= _INT64:
+        raise NotUnderstood("bad time", f"{name}={value!r}")
+    unusual[f"{name} as an epoch"] += 1
+    return nanoseconds if text.strip("0.") else None
+
+
 def whole(value: Any, name: str, *, text: bool) -> int:
-    """Give a whole number from 0 to 2^63-1: a JSON integer or, where ``text`` allows it, 1 to 18 digits."""
+    """Return a whole number from 0 to 2^63-1: a JSON integer or, where ``text`` allows it, 1 to 19 digits."""
+    if text and type(value) is str and 1 <= len(value) <= 19 and value.isascii() and value.isdigit():
+        value = int(value)
     if type(value) is int and 0 <= value < _INT64:
         return value
-    if text and type(value) is str and 1 <= len(value) <= 18 and value.isascii() and value.isdigit():
-        return int(value)
     raise NotUnderstood("bad whole number", f"{name}={value!r}")
 
 

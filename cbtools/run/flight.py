@@ -17,6 +17,7 @@ from typing import Any, Final
 from cbtools.book.state import BookState
 from cbtools.book.states import KeptState
 from cbtools.errors import SegmentError
+from cbtools.raw.report import counted
 from cbtools.run.draft import Drafted, Task, draft_segment, read_effect
 from cbtools.run.folders import Content
 from cbtools.run.order import Waiting
@@ -113,8 +114,8 @@ def draft_recording(task: Task, path: Path, segment: str, start: BookState | Non
     raw = drafted.raw
     if raw.rejects and not (raw.frames or raw.duplicates or raw.errors):
         drafted.drop()
-        reasons = ", ".join(f"{n:,} {reason}" for reason, n in raw.rejects.items())
-        raise SegmentError(f"{path} is no recording: none of its lines is understood ({reasons})")
+        why = raw.no_recording or f"none of its lines is understood ({counted(raw.rejects)})"
+        raise SegmentError(f"{path} is no recording: {why}")
     return drafted
 
 

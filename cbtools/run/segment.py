@@ -21,7 +21,7 @@ from cbtools.run.config import read_config
 from cbtools.run.doubts import warn_of_books, warn_of_clock, warn_of_no_rows
 from cbtools.run.draft import Task, columns_counted, draft_segment
 from cbtools.run.report import InspectReport, SegmentReport
-from cbtools.run.states import KEEP_STATES, Found, check_keep, find_state
+from cbtools.run.states import KEEP_STATES, Found, check_keep, find_state, first_of_recording
 from cbtools.stores import as_place, tells_trouble
 
 
@@ -97,7 +97,8 @@ def run_segment(
     StateError
         With the option ``gaps="raise"``, at the first unproven row of a book; nothing is written then.
     SegmentError
-        If the segment is not one file, cannot be read, or (strict) holds a line not understood.
+        If the segment is not one file, cannot be read, is no recording (of none of its lines a frame's
+        header can be read; the message names the apparent format), or (strict) holds a line not understood.
     DatasetError
         If ``out`` cannot be written to, or holds the table partitioned by other columns.
 
@@ -129,9 +130,10 @@ def run_segment(
             f"run_segment takes one segment, and {segment} names {len(paths)}: call it for each"
         )
     path, name, root = paths[0], segment_name(paths[0]), as_place(out)
-    check_state_folder(root)
-    found = Found(state, "the state given") if state is not None else find_state(root, path, name)
     task = Task(root, config, chunk_bytes, check_products(products), strict, max_line_mb)
+    first = first_of_recording(path)
+    check_state_folder(root)
+    found = Found(state, "the state given") if state is not None else find_state(root, first, name)
     with _ProgressBar(path.stat().st_size, name, shown=progress) as told:
         drafted = draft_segment(task, path, name, found.state, told)
     try:

@@ -8,7 +8,7 @@ from typing import Final, Self
 
 from cbtools.book.state import BookState
 from cbtools.book.states import FOLDER, KeptState, kept_states
-from cbtools.errors import ConfigError, StateError
+from cbtools.errors import ConfigError, SegmentError, StateError
 from cbtools.raw.piece import Wanted
 from cbtools.raw.sequence import NO_NUMBER, NO_TIME, Stream
 from cbtools.raw.stream import Reading
@@ -33,10 +33,9 @@ def check_keep(keep: int) -> None:
         raise ConfigError(f"keep_states must be a whole number from 1 on, not {keep!r}")
 
 
-def find_state(root: Path, path: Path, segment: str) -> Found:
+def find_state(root: Path, first: Stream, segment: str) -> Found:
     """Find the state kept under a root that a segment continues, by its first frame: as `Kept.find`."""
-    kept = Kept.under(root)
-    return kept.find(first_frame(path) if kept.states else Stream(), segment)
+    return Kept.under(root).find(first, segment)
 
 
 @dataclass(frozen=True)
@@ -110,10 +109,29 @@ def _later_first(state: KeptState) -> int:
 
 def first_frame(path: Path) -> Stream:
     """Read a segment until its first frame."""
-    reading = Reading([path], Wanted({}), chunk_bytes=_FIRST_BYTES)
+    return _read_first(path).stream
+
+
+def first_of_recording(path: Path) -> Stream:
+    """Read a segment until its first frame.
+
+    Raises
+    ------
+    SegmentError
+        If it is no recording: it has lines, and of none of them a frame's header can be read.
+    """
+    reading = _read_first(path)
+    if why := reading.report.no_recording:
+        raise SegmentError(f"{path} is no recording: {why}")
+    return reading.stream
+
+
+def _read_first(path: Path) -> Reading:
+    # whole: that objects stand one behind the other is seen behind the first one's header
+    reading = Reading([path], Wanted({}, whole=True), chunk_bytes=_FIRST_BYTES)
     batches = iter(reading)
     for _ in batches:
-        if reading.stream.started:
+        if reading.has_frames:
             break
     batches.close()  # type: ignore[attr-defined]
-    return reading.stream
+    return reading

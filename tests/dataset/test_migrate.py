@@ -1,4 +1,4 @@
-"""migrate_dataset, with a made-up version 3: trades have a notional there, and no trade_id."""
+"""migrate_dataset, with a made-up version 4: trades have a notional there, and no trade_id."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def root(tmp_path):
     return tmp_path
 
 
-def later(monkeypatch, step=None, version=3):
+def later(monkeypatch, step=None, version=4):
     """Have a later version of the tables, and the step that leads to it."""
     trades = [column for column in schema.TABLES["market_trades"] if column.name != "trade_id"]
     for module in (schema, parquet):
@@ -61,7 +61,7 @@ def test_today_there_is_nothing_to_do(root):
     before = files(root)
     done = cb.migrate_dataset(root)
     assert done.parts.is_empty()
-    assert repr(done) == "nothing to migrate: all is of version 2"
+    assert repr(done) == "nothing to migrate: all is of version 3"
     assert {name: data for name, data in files(root).items() if ".cbtools." not in name} == before
 
 
@@ -75,10 +75,10 @@ def test_each_part_becomes_one_of_the_later_version(root, monkeypatch):
     parts = sorted((root / "market_trades").rglob("part_*.parquet"))
     assert done.parts.filter(table="market_trades").height == len(parts)
     assert done.parts.filter(table="market_trades")["rows"].sum() == before.height
-    assert done.parts["version"].unique().to_list() == [2]
+    assert done.parts["version"].unique().to_list() == [3]
     for path in parts:
         footer = pl.read_parquet_metadata(path)
-        assert footer["cbtools.schema_version"] == "3"
+        assert footer["cbtools.schema_version"] == "4"
         assert footer["cbtools.version"] == package_version()
         assert "trade_id" not in footer["cbtools.columns"]
         assert "price times size" in footer["cbtools.columns"]
@@ -153,7 +153,7 @@ def test_what_breaks_off_is_ended_by_calling_it_again(root, monkeypatch):
     versions = {
         pl.read_parquet_metadata(path)["cbtools.schema_version"] for path in root.rglob("part_*.parquet")
     }
-    assert versions == {"2", "3"}
+    assert versions == {"3", "4"}
     cb.migrate_dataset(root)
     expected = before.with_columns(notional=pl.col("price") * pl.col("size")).drop("trade_id")
     assert_frame_equal(rows_of(root), expected, check_column_order=False)
@@ -163,7 +163,7 @@ def test_what_breaks_off_is_ended_by_calling_it_again(root, monkeypatch):
 @tiers.parametrize(
     ("step", "told"),
     [
-        (None, "no way leads from 2 to 3"),
+        (None, "no way leads from 3 to 4"),
         (lambda table, rows: rows, "notional is missing"),
         (lambda table, rows: with_notional(table, rows).head(3), "3 in the new version: it stays"),
         (
@@ -195,16 +195,16 @@ def test_steps_follow_each_other(root, monkeypatch):
         return rows.rename({"cost": "price"})
 
     before = rows_of(root)
-    monkeypatch.setitem(migrate.STEPS, 2, renamed)
-    later(monkeypatch, back, version=4)
+    monkeypatch.setitem(migrate.STEPS, 3, renamed)
+    later(monkeypatch, back, version=5)
     cb.migrate_dataset(root, "market_trades")
     assert rows_of(root)["price"].equals(before["price"])
-    assert cb.migrate_dataset(root, "ticker").parts["version"].unique().to_list() == [2]
+    assert cb.migrate_dataset(root, "ticker").parts["version"].unique().to_list() == [3]
 
 
 def test_a_later_version_than_ours_is_refused(root, monkeypatch):
     monkeypatch.setattr(schema, "SCHEMA_VERSION", 0)
-    with pytest.raises(cb.DatasetError, match="is of version 2, and this cbtools knows 0: install a newer"):
+    with pytest.raises(cb.DatasetError, match="is of version 3, and this cbtools knows 0: install a newer"):
         cb.migrate_dataset(root)
 
 

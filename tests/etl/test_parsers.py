@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 import pytest
+import wire
 
 import cbtools as cb
 from cbtools.etl import CoinbaseParser, NDJSONReader, RawParser, RawProcessor
@@ -29,6 +30,8 @@ def test_a_parser_without_channel_gives_all_of_them_in_the_order_of_their_lines(
         if channel == "level2":
             table = table.filter(pl.col("side").is_not_null())
         rows = found.filter(channel=channel)
+        if "ticker" in channel:
+            table = table.rename({"side": "taker_side"})
         assert rows.select(table.columns).equals(table)
         others = [name for name in found.columns if name not in {"channel", *table.columns}]
         assert sum(rows.select(others).null_count().row(0)) == rows.height * len(others)
@@ -39,7 +42,29 @@ def test_a_parser_without_channel_gives_all_of_them_in_the_order_of_their_lines(
 
 def test_no_dtype_is_lost_in_the_table_of_all_channels():
     for channel in MIXED:
-        assert {name: mixed_schema()[name] for name in schema(channel)} == schema(channel)
+        names = {
+            name: "taker_side" if ("ticker" in channel) and name == "side" else name
+            for name in schema(channel)
+        }
+        assert {own: mixed_schema()[name] for own, name in names.items()} == schema(channel)
+
+
+def test_the_side_of_a_ticker_is_not_that_of_a_level(tmp_path):
+    path = tmp_path / "a.ndjson"
+    path.write_bytes(
+        wire.segment(wire.exchange_update(["sell", "2", "1"]), wire.exchange_ticker(side="sell"))
+    )
+    every = RawParser().scan(path).collect()
+    assert every.select("channel", "side", "taker_side").rows() == [
+        ("level2", "ask", None),
+        ("ticker", None, "sell"),
+    ]
+    assert RawParser().scan(path).select("side").collect().equals(every.select("side"))
+    assert RawParser().scan(path).select("taker_side").collect().equals(every.select("taker_side"))
+    own = RawParser(channel="ticker").scan(path).collect()
+    assert own["side"].to_list() == ["sell"]
+    (row,) = CoinbaseParser().parse_record(wire.exchange_ticker(side="sell"))
+    assert (row["channel"], row["side"], row["trade_id"]) == ("ticker", "sell", 881613)
 
 
 def test_columns_channels_and_products_reach_the_decoder(ready, tables):
@@ -48,7 +73,7 @@ def test_columns_channels_and_products_reach_the_decoder(ready, tables):
     )
     parser = RawParser()
     chosen = parser.scan(ready).filter(channel="ticker", product_id="BTC-USD").select("price", "channel")
-    expected = tables.ticker.filter(product_id="BTC-USD")
+    expected = tables.ticker.filter(product_id="BTC-USD").rename({"side": "taker_side"})
     assert frame.select(expected.columns).collect().equals(expected)
     assert chosen.collect()["price"].equals(expected["price"])
     assert parser.get_stats()["records_output"] == expected.height

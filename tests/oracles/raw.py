@@ -4,8 +4,9 @@ Plain `json`, `datetime` and integers; it knows nothing of the package, and it i
 decompressed segments of one input in order and gives every table as a list of rows.
 
 A line passes three stations: `read_line` (bytes → JSON value), `understand` (JSON value → `Frame`: the line's
-rows, or `Illegal`), `Stream` (sequence, connections, unbroken runs, duplicates). A line that is illegal but
-whose header can be read (`outline`) still passes the third.
+rows, or `Illegal`), `Stream` (sequence, feeds, connections, unbroken runs, duplicates). A line that is
+rejected still passes the third if anything can be read of its header (`header_of`): that of a usual header
+(`outline`) whatever the bytes after it are, otherwise that of its JSON value.
 
 Besides level changes, level2 holds *markers*: rows without side, price, size and event_time, so that the
 table alone says what became of every book.
@@ -23,14 +24,24 @@ import json
 import re
 import sys
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
+from fractions import Fraction
 from functools import lru_cache
 from math import isfinite
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+T = TypeVar("T")
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+LARGEST_SEQUENCE_NUM = 2**53
+LONGEST_LINE = 256 * 2**20
+KEPT_OF_A_LONGER_LINE = 4096
 DEEPEST = 1024
+LONGEST_NAME = 255  # of a file, in bytes
+NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"  # what Hive calls the folder of null
 REMEMBERED_FRAMES = 1024
 
 TABLES = (
@@ -50,13 +61,18 @@ TABLES = (
 
 @dataclass
 class Tables:
-    """What a recording holds; ``markers`` counts the markers of each product, of both kinds."""
+    """What a recording holds.
+
+    ``markers`` counts the markers of each product, of both kinds; ``unusual`` counts the lines of understood
+    frames that are written in an unusual way (a line may count under several kinds).
+    """
 
     rows: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {table: [] for table in TABLES})
     markers: Counter[str] = field(default_factory=Counter)
     duplicates: int = 0
     duplicate_trades: Counter[str] = field(default_factory=Counter)
     unknown_keys: Counter[str] = field(default_factory=Counter)
+    unusual: Counter[str] = field(default_factory=Counter)
     connections: int = 0
 
     def counts(self, table: str) -> Counter[str]:
@@ -78,6 +94,8 @@ class Number:
     __slots__ = ("text",)
 
     def __init__(self, text: str) -> None:
+        if not isfinite(float(text)):
+            raise Illegal("not JSON: a number beyond the largest double")
         self.text = text
 
     @property
@@ -102,14 +120,25 @@ _JSON = json.JSONDecoder(
 )
 
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def unmarked(line: bytes) -> tuple[bytes, list[str]]:
+    """Return the line without a CR at its end and a byte order mark at its start, and which it had."""
+    kinds = []
+    if line.endswith(b"\r"):
+        kinds.append("CRLF")
+        line = line.removesuffix(b"\r")
+    if line.startswith(BYTE_ORDER_MARK):
+        kinds.append("byte order mark")
+        line = line.removeprefix(BYTE_ORDER_MARK)
+    return line, kinds
+
+
 def read_line(line: bytes) -> Any:
-    """Read one line as one strict JSON value."""
+    """Read one line (`unmarked`) as one strict JSON value."""
     if not line.strip(b" \t\r"):
         raise Illegal("blank")
-    if line.endswith(b"\r"):
-        raise Illegal("CRLF")
-    if line.startswith(b"\xef\xbb\xbf"):
-        raise Illegal("BOM")
     try:
         text = line.decode("utf-8", "strict")
     except UnicodeDecodeError as error:
@@ -159,10 +188,8 @@ def has_lone_surrogate(value: Any) -> bool:
 # --- values
 
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
-_TIME = re.compile(
-    r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?"
-    r"(?:Z|([+-])([0-9]{2}):([0-9]{2}))"
-)
+_CLOCK = r"([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?"
+_TIME = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})T" + _CLOCK + r"(?:Z|([+-])([0-9]{2}):([0-9]{2}))")
 
 
 def number(value: Any, *, signed: bool = False) -> float:
@@ -217,9 +244,73 @@ def optional_time(value: Any) -> int | None:
     return None if value is None else time(value)
 
 
+_CAPTURE_TS = re.compile(r"([0-9-]{10})([T ])(" + _CLOCK + r")(Z|[+-][0-9]{2}:?[0-9]{2}|)")
+
+
+def capture_time(value: Any) -> tuple[int | None, list[str]]:
+    """Read an envelope's capture_ts: also in the ways in which other recorders write it, which it names."""
+    if value is None:
+        return None, []
+    if isinstance(value, Number) or (isinstance(value, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?", value)):
+        return _epoch(value), ["capture_ts as an epoch"]
+    found = _CAPTURE_TS.fullmatch(value) if isinstance(value, str) else None
+    if not found:
+        raise Illegal("not a capture_ts")
+    day, between, clock, zone = found[1], found[2], found[3], found[8]
+    kinds = []
+    if between == " ":
+        kinds.append("capture_ts with a space")
+    if zone == "":
+        kinds.append("capture_ts without a zone")
+        zone = "Z"
+    elif zone != "Z" and ":" not in zone:
+        kinds.append("capture_ts with an offset like +0000")
+        zone = zone[:3] + ":" + zone[3:]
+    return time(f"{day}T{clock}{zone}"), kinds
+
+
+def _epoch(value: Number | str) -> int | None:
+    """Read a number of s, ms, us or ns since the epoch, whichever its size says; 0 is no time."""
+    since = _exact(value)
+    if since < 0:
+        raise Illegal("an epoch below 0")
+    if since == 0:
+        return None
+    if since < 10**11:
+        nanoseconds = 10**9
+    elif since < 10**14:
+        nanoseconds = 10**6
+    elif since < 10**17:
+        nanoseconds = 10**3
+    else:
+        nanoseconds = 1
+    total = int(since * nanoseconds)  # what is below a nanosecond is cut off
+    if total > INT64_MAX:
+        raise Illegal("an epoch out of range")
+    return total
+
+
+def _exact(value: Number | str) -> Fraction:
+    """Return the number that is meant: of a JSON float the shortest decimal that gives the same double."""
+    text = value.text if isinstance(value, Number) else value
+    if isinstance(value, Number) and re.search("[.eE]", text):
+        if not isfinite(float(text)):
+            raise Illegal("an epoch out of range")
+        return Fraction(repr(float(text)))
+    whole_part, _, fraction = text.partition(".")
+    digits = whole_part.removeprefix("-").lstrip("0")
+    if len(digits) > 19:  # more than `int` may read, perhaps
+        raise Illegal("an epoch out of range")
+    below = Fraction(int(fraction[:1000] or "0"), 10 ** len(fraction[:1000]))
+    return (int(digits or "0") + below) * (-1 if whole_part.startswith("-") else 1)
+
+
 def product(value: Any) -> str:
+    """Read a product's id: a text that a folder of a dataset can be named by."""
     if not isinstance(value, str) or value == "":
         raise Illegal("no product_id")
+    if value == NO_PARTITION or len("product_id=" + quote(value, safe="")) > LONGEST_NAME:
+        raise Illegal("a product_id that no folder can be named by")
     return value
 
 
@@ -229,10 +320,27 @@ def optional_text(value: Any) -> str | None:
     return value
 
 
+def optional_side(value: Any) -> str | None:
+    return None if value is None or value == "" else one_of(value, TRADE_SIDE)
+
+
 def trade_number(value: Any) -> int:
-    if isinstance(value, str) and re.fullmatch("[0-9]{1,18}", value):
+    """Read a JSON integer from 0 to the largest int64, or a text of 1 to 19 digits that is one."""
+    if isinstance(value, str) and re.fullmatch("[0-9]{1,19}", value) and int(value) <= INT64_MAX:
         return int(value)
     return whole_number(value)
+
+
+def optional_trade_number(value: Any) -> int | None:
+    return None if value is None else trade_number(value)
+
+
+def sequence_number(value: Any) -> int | None:
+    """Read a frame's number: none, or a JSON integer up to 2**53."""
+    number = None if value is None else whole_number(value)
+    if number is not None and number > LARGEST_SEQUENCE_NUM:
+        raise Illegal("a sequence_num above 2**53")
+    return number
 
 
 def int64(text: str) -> int | None:
@@ -349,15 +457,23 @@ EXCHANGE_TICKER = {
 
 @dataclass
 class Frame:
-    """One line that was understood. ``rows`` are without the columns that tell of the frame."""
+    """One line that was understood. ``rows`` are without the columns that tell of the frame.
+
+    ``feed`` is "advanced" or "exchange", or None of a frame that does not show its feed.
+    """
 
     table: str
     rows: list[dict[str, Any]]
-    channel: str
     sequence_num: int | None
     server_time: int | None
+    feed: str | None
     capture_time: int | None = None
     unknown_keys: Unknown = field(default_factory=lambda: Unknown())
+    unusual: list[str] = field(default_factory=list)
+
+    @property
+    def is_level2(self) -> bool:
+        return self.table == "level2"
 
 
 class Unknown(Counter[str]):
@@ -372,14 +488,14 @@ def understand(value: Any) -> Frame:
     if not isinstance(value, dict):
         raise Illegal("not an object")
     unknown = Unknown()
-    capture_time = None
+    captured, unusual = None, []
     data = value
     if "data" in value:
         unknown.look("envelope", value, "capture_ts data metadata")
         data = value["data"]
         if not isinstance(data, dict):
             raise Illegal("data is not an object")
-        capture_time = optional_time(value.get("capture_ts"))
+        captured, unusual = capture_time(value.get("capture_ts"))
         if isinstance(value.get("metadata"), dict):
             unknown.look("metadata", value["metadata"], "source channel")
     if data.get("type") == "error" or data.get("channel") in ("error", "errors"):
@@ -390,7 +506,8 @@ def understand(value: Any) -> Frame:
         frame = _exchange(data, unknown)
     else:
         raise Illegal("neither channel nor type")
-    frame.capture_time = capture_time
+    frame.capture_time = captured
+    frame.unusual = unusual
     frame.unknown_keys = unknown
     return frame
 
@@ -398,7 +515,9 @@ def understand(value: Any) -> Frame:
 def _error(data: dict[str, Any], unknown: Unknown) -> Frame:
     unknown.look("frame", data, "type channel client_id timestamp sequence_num events message reason")
     row = {"message": any_text(data.get("message")), "reason": any_text(data.get("reason"))}
-    return Frame("errors", [row], "error", None, None)
+    sequence_num = sequence_number(data.get("sequence_num"))
+    feed = "advanced" if "channel" in data or sequence_num is not None else None
+    return Frame("errors", [row], sequence_num, optional_time(data.get("timestamp")), feed)
 
 
 def _advanced(data: dict[str, Any], unknown: Unknown) -> Frame:
@@ -406,16 +525,17 @@ def _advanced(data: dict[str, Any], unknown: Unknown) -> Frame:
     channel = data["channel"]
     if not isinstance(channel, str) or channel not in ADVANCED:
         raise Illegal("unknown channel")
-    sequence_num = None if data.get("sequence_num") is None else whole_number(data["sequence_num"])
+    sequence_num = sequence_number(data.get("sequence_num"))
     server_time = optional_time(data.get("timestamp"))
     table, read_event = ADVANCED[channel]
-    rows = []
-    for event in objects(data.get("events")):
+    no_events = "events" in data and data["events"] is None
+    rows: list[dict[str, Any]] = []
+    for event in [] if no_events else objects(data.get("events")):
         of_event = read_event(event, channel, unknown)
         if table == "level2" and is_another_snapshot(of_event, rows):
             rows.append(marker(of_event[0]["product_id"], is_snapshot=True))
         rows += of_event
-    return Frame(table, rows, channel, sequence_num, server_time)
+    return Frame(table, rows, sequence_num, server_time, "advanced")
 
 
 def marker(product_id: str, *, is_snapshot: bool) -> dict[str, Any]:
@@ -465,6 +585,9 @@ def _trade(one: dict[str, Any], *, is_snapshot: bool) -> dict[str, Any]:
         "aggressor_side": OPPOSITE[maker_side],
         "trade_time": optional_time(one.get("time")),
         "is_snapshot": is_snapshot,
+        "maker_order_id": None,
+        "taker_order_id": None,
+        "sequence": None,
     }
 
 
@@ -483,7 +606,8 @@ def _ticker_row(one: dict[str, Any], names: dict[str, str | None]) -> dict[str, 
     for column, name in names.items():
         signed = column == "price_pct_chg_24h"
         row[column] = None if name is None else optional_number(one.get(name), signed=signed)
-    return row
+    of_exchange = ("open_24h", "volume_30d", "last_size", "side", "trade_id", "sequence")
+    return row | dict.fromkeys(of_exchange)
 
 
 def _ticker_event(event: dict[str, Any], channel: str, unknown: Unknown) -> list[dict[str, Any]]:
@@ -566,7 +690,7 @@ def _exchange(data: dict[str, Any], unknown: Unknown) -> Frame:
     table, known, read_rows = EXCHANGE[kind]
     unknown.look("frame", data, f"type {known}")
     server_time = optional_time(data.get("time")) if "time" in known.split() else None
-    return Frame(table, read_rows(data, server_time, unknown), kind, None, server_time)
+    return Frame(table, read_rows(data, server_time, unknown), None, server_time, "exchange")
 
 
 def _exchange_snapshot(data: dict[str, Any], _: int | None, unknown: Unknown) -> list[dict[str, Any]]:
@@ -603,11 +727,16 @@ def _exchange_update(data: dict[str, Any], server_time: int | None, unknown: Unk
 
 
 def _exchange_match(data: dict[str, Any], _: int | None, unknown: Unknown) -> list[dict[str, Any]]:
-    return [_trade(data, is_snapshot=data["type"] == "last_match")]
+    order_ids = {name: optional_text(data.get(name)) for name in ("maker_order_id", "taker_order_id")}
+    sequence = optional_trade_number(data.get("sequence"))
+    return [_trade(data, is_snapshot=data["type"] == "last_match") | order_ids | {"sequence": sequence}]
 
 
 def _exchange_ticker(data: dict[str, Any], _: int | None, unknown: Unknown) -> list[dict[str, Any]]:
-    return [_ticker_row(data, EXCHANGE_TICKER)]
+    row = _ticker_row(data, EXCHANGE_TICKER)
+    row |= {name: optional_number(data.get(name)) for name in ("open_24h", "volume_30d", "last_size")}
+    row |= {name: optional_trade_number(data.get(name)) for name in ("trade_id", "sequence")}
+    return [row | {"side": optional_side(data.get("side"))}]
 
 
 def _exchange_heartbeat(data: dict[str, Any], _: int | None, unknown: Unknown) -> list[dict[str, Any]]:
@@ -652,12 +781,108 @@ EXCHANGE = {
     "subscriptions": ("subscriptions", "channels", _exchange_subscriptions),
 }
 
-# --- the outline of a line that is not understood
+# --- the header of a line that is not understood
+
+
+@dataclass
+class Header:
+    """What can be read of a rejected line.
+
+    ``is_level2``: it has, or may have, held changes of books: those of ``products``, which is None when they
+    are not known (it may be any). ``feed`` is that of a `Frame`.
+    """
+
+    sequence_num: int | None
+    server_time: int | None
+    capture_time: int | None
+    is_level2: bool
+    products: list[str] | None
+    feed: str | None
+
+
+def header_of(line: bytes, value: Any) -> Header | None:
+    """Read what can be read of a rejected line: of its bytes, else of its JSON value.
+
+    ``value`` is None where the line is not legal JSON. None is returned where nothing can be read.
+    """
+    data = value.get("data", value) if isinstance(value, dict) else None
+    data = data if isinstance(data, dict) else None
+    usual = outline(line.removesuffix(b"\r"))
+    if usual is not None:
+        return header_of_outline(usual, data)
+    if data is None:
+        return None
+    number = unless_illegal(sequence_number, data.get("sequence_num"))
+    channel_is_level2 = data.get("channel") in LEVEL2_CHANNELS
+    if "channel" not in data:
+        channel_is_level2 = data.get("type") in ("snapshot", "l2update")
+    is_level2 = channel_is_level2 or holds_level2(data)
+    feed = None
+    if "channel" in data or number is not None:
+        feed = "advanced"
+    elif is_level2:
+        feed = "exchange"
+    captured = unless_illegal(capture_time, value.get("capture_ts")) if "data" in value else None
+    return Header(
+        sequence_num=number,
+        server_time=unless_illegal(optional_time, data.get("timestamp" if "channel" in data else "time")),
+        capture_time=None if captured is None else captured[0],
+        is_level2=is_level2,
+        products=lost_products(data) if is_level2 else [],
+        feed=feed,
+    )
+
+
+def header_of_outline(usual: Outline, data: dict[str, Any] | None) -> Header:
+    """Return the header of a line with a usual one; ``data`` is None where its JSON value says nothing."""
+    is_level2 = usual.channel in LEVEL2_CHANNELS
+    products = usual.products
+    if data is not None:
+        is_level2 = is_level2 or (usual.channel not in KNOWN_CHANNELS and holds_level2(data))
+        products = lost_products(data) if products is None else products
+    return Header(
+        sequence_num=usual.sequence_num,
+        server_time=usual.server_time,
+        capture_time=usual.capture_time,
+        is_level2=is_level2,
+        products=products if is_level2 else [],
+        feed="advanced",
+    )
+
+
+LEVEL2_CHANNELS = ("l2_data", "level2")
+KNOWN_CHANNELS = (*ADVANCED, "error", "errors")
+
+
+def unless_illegal(read: Callable[[Any], T], value: Any) -> T | None:
+    try:
+        return read(value)
+    except Illegal:
+        return None
+
+
+def holds_level2(data: dict[str, Any]) -> bool:
+    """Return whether the content is that of level2, whatever the channel or type: a name may be damaged."""
+    if not {"changes", "bids", "asks"}.isdisjoint(data):
+        return True
+    events = data.get("events")
+    return isinstance(events, list) and any(isinstance(one, dict) and "updates" in one for one in events)
+
+
+def lost_products(data: dict[str, Any]) -> list[str] | None:
+    """Return the products whose changes a rejected level2 line has held; None when they are not known."""
+    bearers = [data]
+    if "channel" in data or "events" in data:
+        if not isinstance(data.get("events"), list):
+            return None
+        bearers = data["events"]
+    names = [one.get("product_id") if isinstance(one, dict) else None for one in bearers]
+    return names if all(isinstance(name, str) and name for name in names) else None
 
 
 @dataclass
 class Outline:
-    """What can be read of a rejected line; ``products`` is None when they cannot be told."""
+    """A usual header, and the products of the structure after it; None when they cannot be told."""
 
     channel: str
     sequence_num: int
@@ -719,16 +944,19 @@ def outlined_time(text: str) -> int | None:
 
 
 def outline(line: bytes) -> Outline | None:
-    """Read the header of a rejected line, and its products; None when the header cannot be read."""
+    """Read the usual header of a rejected line, and its products; None when it has none.
+
+    The header is used whatever follows it, also if the rest of the line is damaged.
+    """
     cursor = Cursor(line)
-    capture_time = None
+    captured = None
     enveloped = False
     try:
         cursor.take(b"{")
         if cursor.has(b'"capture_ts"'):
             enveloped = True
             cursor.take(b":")
-            capture_time = outlined_time(cursor.text())
+            captured = outlined_time(cursor.text())
             cursor.take(b",", b'"data"', b":", b"{")
         header: dict[str, Any] = {}
         while (name := cursor.text()) != "events":
@@ -740,6 +968,8 @@ def outline(line: bytes) -> Outline | None:
         cursor.take(b":", b"[")
         if not {"channel", "timestamp", "sequence_num"} <= header.keys():
             raise Unreadable
+        if header["sequence_num"] > LARGEST_SEQUENCE_NUM:
+            raise Unreadable
         server_time = outlined_time(header["timestamp"])
     except (Unreadable, Illegal):
         return None
@@ -747,7 +977,7 @@ def outline(line: bytes) -> Outline | None:
         products = _outlined_products(cursor, enveloped=enveloped)
     except Unreadable:
         products = None
-    return Outline(header["channel"], header["sequence_num"], server_time, capture_time, products)
+    return Outline(header["channel"], header["sequence_num"], server_time, captured, products)
 
 
 def _outlined_products(cursor: Cursor, *, enveloped: bool) -> list[str]:
@@ -804,17 +1034,27 @@ def _outlined_metadata(cursor: Cursor) -> None:
         cursor.take(b",")
 
 
-# --- the stream: sequence, connections, unbroken runs, duplicates
+# --- the stream: sequence, feeds, connections, unbroken runs, duplicates
+
+_VALUE_OF_CAPTURE_TS = re.compile(rb'"capture_ts"[ \t]*:[ \t]*("[^"]*"|[^,}]*)')
+
+
+def content_of(line: bytes) -> bytes:
+    """Return the bytes of a line without the value of its capture_ts."""
+    found = _VALUE_OF_CAPTURE_TS.search(line)
+    return line[: found.start(1)] + line[found.end(1) :] if found else line
 
 
 class Stream:
     """The state that runs from line to line, over all segments."""
 
-    def __init__(self) -> None:
+    def __init__(self, longest_line: int = LONGEST_LINE) -> None:
+        self.longest_line = longest_line
         self.tables = Tables()
         self.started = False
         self.last: int | None = None
-        self.recent: deque[tuple[int, int | None, str]] = deque(maxlen=REMEMBERED_FRAMES)
+        self.feed: str | None = None  # the latest that is known
+        self.recent: deque[tuple[int, bytes]] = deque(maxlen=REMEMBERED_FRAMES)
         self.connection_products: set[str] = set()
         self.pending = False
         self.run = 0
@@ -843,16 +1083,16 @@ class Stream:
     # A product's run is named by the time of the break, but always later than that product's run before. Each
     # product has its own history of breaks; one that has had none of its own has the history of all.
 
-    def next_name(self, name: int, frame: Frame | Outline) -> int:
+    def next_name(self, name: int, frame: Frame | Header) -> int:
         when = frame.server_time if frame.capture_time is None else frame.capture_time
         return name + 1 if when is None else max(when, name + 1)
 
-    def break_all(self, frame: Frame | Outline) -> None:
+    def break_all(self, frame: Frame | Header) -> None:
         self.broken |= self.unmarked
         self.run = self.next_name(self.run, frame)
         self.product_runs = {p: self.next_name(name, frame) for p, name in self.product_runs.items()}
 
-    def break_products(self, products: list[str], frame: Frame | Outline) -> None:
+    def break_products(self, products: list[str], frame: Frame | Header) -> None:
         self.broken |= self.unmarked & set(products)
         for product_id in dict.fromkeys(products):
             name = self.product_runs.get(product_id, self.run)
@@ -868,7 +1108,7 @@ class Stream:
         self.unmarked -= self.broken
         self.broken = set()
 
-    def start(self, frame: Frame | Outline) -> None:
+    def start(self, frame: Frame | Header) -> None:
         when = frame.server_time if frame.capture_time is None else frame.capture_time
         self.run = 0 if when is None else when
         self.started = True
@@ -877,7 +1117,7 @@ class Stream:
 
     # -- sequence
 
-    def gap(self, expected: int, frame: Frame | Outline, line: int, products: set[str]) -> None:
+    def gap(self, expected: int, frame: Frame | Header, line: int, products: set[str]) -> None:
         self.add(
             "gaps",
             {
@@ -891,18 +1131,35 @@ class Stream:
             },
         )
 
-    def is_repeat(self, frame: Frame | Outline, line: int) -> bool:
+    def new_connection(self, frame: Frame | Header) -> None:
+        self.tables.connections += 1
+        self.connection_products = set()
+        self.recent.clear()
+        self.sent = self.sent if frame.server_time is None else frame.server_time
+
+    def follow_feed(self, frame: Frame | Header) -> None:
+        """Begin a new connection where the frame is of another feed than the latest that is known."""
+        if frame.feed is None:
+            return
+        if self.feed not in (None, frame.feed):
+            self.new_connection(frame)
+            self.last = None
+            self.break_all(frame)
+            self.pending = False
+        self.feed = frame.feed
+
+    def is_repeat(self, frame: Frame | Header, content: bytes, line: int) -> bool:
         """Count the frame in; True for an exact repeat, which changes nothing."""
         if not self.started:
             self.start(frame)
+        self.follow_feed(frame)
         number = frame.sequence_num
         if number is None:
-            bears_level2 = isinstance(frame, Frame) and frame.table == "level2"
-            if self.pending and (bears_level2 or self.last is None):
+            if self.pending and (frame.is_level2 or self.last is None):
                 self.break_all(frame)
                 self.pending = False
             return False
-        key = (number, frame.server_time, frame.channel)
+        key = (number, content)
         if self.last is None:
             if self.pending:
                 self.break_all(frame)
@@ -914,10 +1171,7 @@ class Stream:
         elif frame.server_time is not None and key in self.recent:
             return True
         else:
-            self.tables.connections += 1
-            self.connection_products = set()
-            self.recent.clear()
-            self.sent = self.sent if frame.server_time is None else frame.server_time
+            self.new_connection(frame)
             if number > 0:
                 self.gap(0, frame, line, set())
             self.break_all(frame)
@@ -928,11 +1182,11 @@ class Stream:
 
     # -- lines
 
-    def note_sent(self, frame: Frame | Outline) -> None:
+    def note_sent(self, frame: Frame | Header) -> None:
         if frame.server_time is not None:
             self.sent = frame.server_time if self.sent is None else max(self.sent, frame.server_time)
 
-    def place(self, frame: Frame | Outline, line: int) -> dict[str, Any]:
+    def place(self, frame: Frame | Header, line: int) -> dict[str, Any]:
         """Return what every row of a line tells of it."""
         return {
             "server_time": frame.server_time,
@@ -944,32 +1198,45 @@ class Stream:
         }
 
     def take_line(self, raw: bytes, line: int, byte_offset: int) -> None:
+        if len(raw) > self.longest_line:
+            self.take_longer(raw, line, byte_offset)
+            return
+        value = None
         try:
-            frame = understand(read_line(raw))
+            text, unusual = unmarked(raw)
+            value = read_line(text)
+            frame = understand(value)
         except Illegal as reason:
-            self.take_rejected(raw, line, byte_offset, str(reason))
+            self.reject(raw, len(raw), line, byte_offset, str(reason))
+            self.take_header(header_of(raw, value), content_of(raw), line)
         else:
-            self.take_frame(frame, line)
+            frame.unusual += unusual
+            self.take_frame(frame, content_of(raw), line)
 
-    def take_rejected(self, raw: bytes, line: int, byte_offset: int, reason: str) -> None:
-        self.add(
-            "rejects",
-            {
-                "line": line,
-                "byte_offset": byte_offset,
-                "size": len(raw),
-                "stream": None,
-                "reason": reason,
-                "raw": raw,
-            },
-        )
-        header = outline(raw)
+    def take_longer(self, raw: bytes, line: int, byte_offset: int) -> None:
+        """Take a line that is too long to be read: only its first bytes are."""
+        kept = raw[:KEPT_OF_A_LONGER_LINE]
+        self.reject(kept, len(raw), line, byte_offset, "too long")
+        usual = outline(kept)
+        if usual is not None:
+            usual.products = None
+        header = None if usual is None else header_of_outline(usual, None)
+        self.take_header(header, content_of(kept), line)
+
+    def reject(self, raw: bytes, size: int, line: int, byte_offset: int, reason: str) -> None:
+        row = {"line": line, "byte_offset": byte_offset, "size": size, "stream": None}
+        self.add("rejects", row | {"reason": reason, "raw": raw})
+
+    def take_header(self, header: Header | None, content: bytes, line: int) -> None:
+        """Take what is known of a rejected line; None: something may have been lost with it."""
         if header is None:
             self.pending = True
             return
-        if self.is_repeat(header, line):
+        if header.feed is None:  # of neither feed's books
             return
-        if header.channel in ("l2_data", "level2"):
+        if self.is_repeat(header, content, line):
+            return
+        if header.is_level2:
             if header.products is None:
                 self.break_all(header)
             else:
@@ -977,11 +1244,12 @@ class Stream:
         self.mark_breaks(self.place(header, line))
         self.note_sent(header)
 
-    def take_frame(self, frame: Frame, line: int) -> None:
-        if self.is_repeat(frame, line):
+    def take_frame(self, frame: Frame, content: bytes, line: int) -> None:
+        if self.is_repeat(frame, content, line):
             self.tables.duplicates += 1
             return
         self.tables.unknown_keys.update(frame.unknown_keys)
+        self.tables.unusual.update(frame.unusual)
         place = self.place(frame, line)
         self.mark_breaks(place)
         self.note_sent(frame)
@@ -1006,9 +1274,9 @@ def lines_of(segment: bytes) -> list[bytes]:
     return lines[:-1] if lines[-1] == b"" else lines
 
 
-def decode(segments: list[bytes]) -> Tables:
+def decode(segments: list[bytes], longest_line: int = LONGEST_LINE) -> Tables:
     """Decode the decompressed segments of one input, in order."""
-    stream = Stream()
+    stream = Stream(longest_line)
     for segment in segments:
         stream.start_segment()
         byte_offset = 0

@@ -12,7 +12,7 @@ from polars.testing import assert_frame_equal
 import cbtools as cb
 from cbtools import schema
 from cbtools._kernels import decode as kernels
-from cbtools.raw import advanced, piece, scan, stream
+from cbtools.raw import advanced, counts, piece, scan, stream
 from cbtools.raw import decode as definition
 from cbtools.raw.decode import channel_codes
 from cbtools.raw.files import find_segments
@@ -33,10 +33,10 @@ def test_the_kernel_s_codes_are_the_places_of_the_tables():
 def two_more(monkeypatch):
     """Add two channels, as a developer would: a table of their columns, and what reads an event."""
     what = schema.Column("what", pl.String, "", "what it says")
-    columns = {table: (what, *schema.FRAME) for table in NEW.values()}
+    columns = dict.fromkeys(NEW.values(), (what, *schema.FRAME))
     monkeypatch.setattr(schema, "TABLES", MappingProxyType({**schema.TABLES, **columns}))
     channels = (*schema.CHANNELS, *NEW.values())
-    for module in (schema, piece, scan, stream, definition):
+    for module in (schema, counts, piece, scan, stream, definition):
         monkeypatch.setattr(module, "CHANNELS", channels)
     for name, table in NEW.items():
         reader = (table, lambda event, *_: [(event["what"],)])

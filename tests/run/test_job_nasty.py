@@ -277,7 +277,7 @@ def test_every_line_of_it_is_accounted_for(job, name):
     lines = text.removesuffix(b"\n").split(b"\n")
     rows = [job.of(table, segment) for table in CHANNELS]
     rows = [
-        frame.filter(pl.col("side").is_not_null() | pl.col("is_snapshot")) if "side" in frame else frame
+        frame.filter(pl.col("side").is_not_null() | pl.col("is_snapshot")) if "event_time" in frame else frame
         for frame in rows
     ]
     with_rows = {line for frame in rows for line in frame["line"]}

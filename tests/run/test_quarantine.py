@@ -124,9 +124,10 @@ def test_a_repaired_segment_s_is_removed_and_no_other(segment, tmp_path):
 
 def test_all_of_a_segment_may_be_rejected(tmp_path):
     segment = tmp_path / "notes.ndjson"
-    segment.write_bytes(b"\n".join(BAD))
+    bad = [*BAD, wire.line(wire.ticker(0, price="?"))]  # a frame, though not understood
+    segment.write_bytes(b"\n".join(bad))
     report = cb.run_segment(segment, tmp_path / "out")
-    assert [row[4] for row in as_rows(report.quarantine)] == list(BAD)
+    assert [row[4] for row in as_rows(report.quarantine)] == bad
     assert report.rows == {"level2": 0, "market_trades": 0, "ticker": 0, "book": 0}
     assert everything(tmp_path / "out") == [
         FOLDER, f"{FOLDER}/notes.ndjson", "_state", "_state/notes.parquet",

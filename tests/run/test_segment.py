@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import re
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import tiers
+import wire
 
 import cbtools as cb
 from cbtools.book.rebuilder import Rebuilder
@@ -532,7 +532,7 @@ def test_the_report_as_text_and_as_html(damaged, tmp_path):
 
 def test_html_is_escaped(tmp_path):
     odd = tmp_path / "a<b>&c.ndjson"
-    odd.write_bytes(json.dumps({"channel": "<script>"}).encode() + b"\n")
+    odd.write_bytes(wire.segment(wire.change(0), {"channel": "<script>"}))
     html = cb.run_segment(odd, tmp_path / "out")._repr_html_()
     assert "<script>" not in html
     assert "a&lt;b&gt;&amp;c" in html

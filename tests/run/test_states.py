@@ -13,7 +13,7 @@ import wire
 
 import cbtools as cb
 from cbtools.book.states import FOLDER, keep_state, kept_states
-from cbtools.run.states import Found, check_keep, find_state
+from cbtools.run.states import Found, check_keep, find_state, first_frame
 
 HOUR = 3600
 DAY = 24 * HOUR
@@ -44,7 +44,7 @@ def find(tmp_path, root):
 
     def find(number: int | None, second: float, *before: bytes, name: str = "now") -> Found:
         first = timeline.received(wire.change(number), second)
-        return find_state(root, timeline.write(tmp_path / "now", 1, *before, first), name)
+        return find_state(root, first_frame(timeline.write(tmp_path / "now", 1, *before, first)), name)
 
     return find
 
@@ -191,7 +191,7 @@ def test_a_segment_without_numbers_has_only_its_time(find, keep):
 def test_a_segment_without_frames_starts_from_nothing(root, keep, tmp_path, lines):
     keep("a", 4, 4)
     path = timeline.write(tmp_path / "now", 1, *lines)
-    assert find_state(root, path, "now") == Found(None, "nothing")
+    assert find_state(root, first_frame(path), "now") == Found(None, "nothing")
 
 
 def test_a_compressed_segment(root, keep, tmp_path):
@@ -199,7 +199,7 @@ def test_a_compressed_segment(root, keep, tmp_path):
     keep("b", 90, 4.5)
     path = tmp_path / "now.ndjson.gz"
     path.write_bytes(gzip.compress(wire.segment(*timeline.changes(5, 9))))
-    assert find_state(root, path, "now") == Found(state, "a")
+    assert find_state(root, first_frame(path), "now") == Found(state, "a")
 
 
 # --- what lies in the folder
