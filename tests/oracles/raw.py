@@ -1085,7 +1085,7 @@ class Stream:
 
     def next_name(self, name: int, frame: Frame | Header) -> int:
         when = frame.server_time if frame.capture_time is None else frame.capture_time
-        return name + 1 if when is None else max(when, name + 1)
+        return min(name + 1 if when is None else max(when, name + 1), INT64_MAX)
 
     def break_all(self, frame: Frame | Header) -> None:
         self.broken |= self.unmarked
