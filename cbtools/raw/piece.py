@@ -141,7 +141,13 @@ class _Work:
         headers[self.kernels.STATUS] = self.kernels.ODD
         self.lines = self.new_lines(headers)
         raw = piece.buffer[: piece.size].tobytes().removesuffix(b"\n")
-        self.outline(0, 0, raw)
+        self.lines.rejected[0] = True
+        _, header = self.usual_header(0)
+        if header is not None:
+            self.set_header(0, header)
+            self.lines.level2[0] = header.level2
+            if header.level2:
+                self.lines.lost_products[0] = None  # more of them may be in the rest
         self.note_level2()
         reject = Reject(0, piece.offset, piece.fault, raw, piece.left_out)
         return Decoded(piece, self.lines, {}, [reject], [], [], self.crlf)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import laws
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -15,9 +16,11 @@ import tiers
 import wire
 from hypothesis import given
 from hypothesis import strategies as st
+from oracles import raw
 
 import cbtools as cb
 from cbtools.raw.files import PADDING, find_segments, read_pieces, segment_name
+from cbtools.schema import RAW
 
 LINE = b'{"type":"error","message":"%d"}\n'
 
@@ -210,6 +213,33 @@ def test_a_line_that_is_too_long_is_rejected_by_its_size_and_its_beginning(tmp_p
     whole = cb.read_raw(path)
     assert whole.report.frames == 4
     assert whole.rejects.select("line", "size").rows() == [(4, 1_001)]
+
+
+PAD = {"foo": "x" * 5_000}
+LONG = {
+    "level2": wire.record(wire.change(3, "ETH-USD") | PAD),
+    "level2, blanks behind": wire.record(wire.change(3, "ETH-USD"))[:-1] + b" " * 5_000 + b"}",
+    "level2, all there": wire.record(wire.change(3, "ETH-USD")) + b" " * 5_000,
+    "a ticker": wire.record(wire.ticker(3) | PAD),
+    "the padding first": wire.record(PAD | wire.change(3)),
+    "of the other feed": wire.record(wire.exchange_update(["buy", "1", "2"]) | PAD),
+    "no JSON": b"x" * 5_000,
+}
+
+
+@pytest.mark.parametrize("long", LONG.values(), ids=LONG)
+@pytest.mark.parametrize("chunk_bytes", [50, 1 << 20])
+def test_of_a_line_that_is_too_long_the_usual_header_is_known(tmp_path, long, chunk_bytes):
+    path = tmp_path / "x.ndjson"
+    frames = [wire.snapshot(0), wire.snapshot(1, "ETH-USD"), wire.change(2)]
+    behind = [wire.change(4), wire.change(5, "ETH-USD")]
+    lines = [*map(wire.record, frames), long, *map(wire.record, behind)]
+    path.write_bytes(wire.segment(*lines))
+    got = cb.read_raw(path, chunk_bytes=chunk_bytes, max_line_mb=4_500 / 2**20)
+    expected = raw.decode([path.read_bytes()], longest_line=4_500)
+    assert got.rejects.height == 1
+    for table in RAW:
+        laws.same_table(table, getattr(got, table), expected.rows[table])
 
 
 def test_a_damaged_file_may_end_in_a_line_that_is_too_long(tmp_path):
