@@ -68,7 +68,7 @@ class Counts:
         has_header = lines.framed & (~lines.rejected | (lines.feed != NO_FEED))
         self.headers += int(has_header.sum())
         for reject in decoded.rejects:
-            self.add_reject(reject)
+            self.add_reject(reject, has_header=reject.line < len(lines) and bool(has_header[reject.line]))
         for line, tally in decoded.tallies:
             if not tracked.repeated[line]:
                 self.tally.add(tally)
@@ -82,13 +82,14 @@ class Counts:
             self.first_time = first if self.first_time == NO_TIME else min(self.first_time, first)
             self.last_time = max(self.last_time, int(times.max()))
 
-    def add_reject(self, reject: Reject) -> None:
-        """Add a rejected line."""
+    def add_reject(self, reject: Reject, *, has_header: bool) -> None:
+        """Add a rejected line; of one in another format, what looks like a header is not counted as one."""
         kind, _, what = reject.reason.partition(": ")
         self.rejects[kind] += 1
         self.first_reason = self.first_reason or reject.reason
         if kind == KIND:
             self.formats[what] += 1
+            self.headers -= has_header
 
     def add_rows(self, table: str, frame: pl.DataFrame) -> None:
         """Add a table's rows, without the markers of breaks."""

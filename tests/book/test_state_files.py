@@ -233,9 +233,9 @@ def test_a_state_of_another_version(tmp_path, version):
     with pytest.raises(cb.StateError) as caught:
         cb.BookState.load(path)
     said = str(caught.value)
-    assert said.startswith(f"{path} is a state of version {version}, and this cbtools reads version 2, ")
+    assert said.startswith(f"{path} is a state of version {version}, and this cbtools reads version 3, ")
     assert said.endswith(": read its segments again")
-    assert STATE_VERSION == 2
+    assert STATE_VERSION == 3
 
 
 def test_a_state_of_the_version_before(state, tmp_path):
@@ -243,11 +243,11 @@ def test_a_state_of_the_version_before(state, tmp_path):
     path = state.save(tmp_path / "state.parquet")
     told = orjson.loads(pl.read_parquet_metadata(path)[KEY])
     del told["stream"]["unmarked"]
-    old = told | {"version": 1}
+    old = told | {"version": 2}
     state.levels.write_parquet(path, metadata={KEY: orjson.dumps(old).decode()})
-    with pytest.raises(cb.StateError, match=r"version 1, .*reads version 2, .*: read its segments again"):
+    with pytest.raises(cb.StateError, match=r"version 2, .*reads version 3, .*: read its segments again"):
         cb.BookState.load(path)
-    lacking = told | {"version": 2}
+    lacking = told | {"version": 3}
     state.levels.write_parquet(path, metadata={KEY: orjson.dumps(lacking).decode()})
     with pytest.raises(cb.StateError, match="is damaged"):
         cb.BookState.load(path)
