@@ -68,6 +68,14 @@ def scan_raw(
     of the line that shows the break; a server_time that is null there, or before the connection's latest,
     is raised to that, so that the marker sorts behind the rows before it.
 
+    A line is read as a whole or rejected as a whole: of a frame with one bad ticker, no ticker is a row. What
+    can be read of a rejected line counts: its number, so that it is not reported as lost, and the products
+    whose changes it holds, whose books alone it breaks. Of a line of which nothing can be read, the next
+    number shows whether it was a frame; where there are no numbers, as on the Exchange feed, the next frame
+    breaks all books. A message of the Exchange feed without levels breaks none. A frame is a repeat only if
+    all but its capture_ts is the same; else a number that was there before begins a new connection, and so
+    does a frame of the other feed. Of a damaged compressed file, all lines are read that its bytes yield.
+
     Parameters
     ----------
     source : path-like, or list of path-like
