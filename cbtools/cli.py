@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,7 +15,6 @@ import cbtools as cb
 from cbtools.commands import compact, describe, query, repartition
 from cbtools.etl.days import Days
 from cbtools.raw.files import MAX_LINE_MB, find_segments
-from cbtools.raw.report import listed
 from cbtools.stores import as_place
 
 app = App(
@@ -76,7 +75,8 @@ def run(
     """Turn raw segments into partitioned Parquet, with the order book rebuilt.
 
     A folder is a job: its segments are claimed, each is run exactly once, and moved to done/ (beside ready/;
-    bad ones to failed/). Files and glob patterns are run one after the other, and stay where they are.
+    bad ones to failed/). Files and glob patterns are run one after the other, and stay where they are; a bad
+    one does not stop the others, and the exit code is then 65.
 
     Parameters
     ----------
@@ -121,9 +121,18 @@ def run(
             "since, until, dry-run, mode and the options of jobs are for one folder of segments, not for "
             "files"
         )
+    failed = 0
     for path in find_segments(raw):
-        print(cb.run_segment(path, out, strict=strict, progress=shown, max_line_mb=max_line_mb), end="\n\n")
-    return 0
+        try:
+            ran = cb.run_segment(path, out, strict=strict, progress=shown, max_line_mb=max_line_mb)
+        except cb.SegmentError as error:
+            if strict:
+                raise
+            failed = _SOME_FAILED
+            print(f"cbtools: {error}", file=sys.stderr)
+        else:
+            print(ran, end="\n\n")
+    return failed
 
 
 @app.command
@@ -193,7 +202,7 @@ def _say(line: str) -> None:
 def inspect(raw: Raw, /, *, progress: bool = True, max_line_mb: float = MAX_LINE_MB) -> None:
     """Tell what is in raw segments and how far the tickers agree with the books, and write nothing.
 
-    The exit code is 65 if they are no recording: of none of their lines a frame's header can be read.
+    The exit code is 65 if one is not a recording: of none of its lines a frame's header can be read.
 
     Parameters
     ----------
@@ -205,9 +214,17 @@ def inspect(raw: Raw, /, *, progress: bool = True, max_line_mb: float = MAX_LINE
         A longer line, MiB, is rejected.
     """
     report = cb.inspect_raw(raw, progress=progress and sys.stderr.isatty(), max_line_mb=max_line_mb)
-    if report.raw.no_recording:
-        raise cb.SegmentError(f"{listed(raw)}: no recording: {report.raw.no_recording}")
+    if not report.raw.frames:
+        _refuse(report.raw.no_recording)
     print(report)
+    _refuse(report.raw.no_recording)
+
+
+def _refuse(no_recording: Mapping[str, str]) -> None:
+    """Raise if segments are not recordings."""
+    if no_recording:
+        found = (f"{segment} is not a recording: {why}" for segment, why in no_recording.items())
+        raise cb.SegmentError("\n".join(found))
 
 
 @app.command

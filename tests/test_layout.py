@@ -126,7 +126,7 @@ ORDER = [
     *_package("_simulate", "draws", "book", "products", "market", "wire", "exchange", "recorder", "__init__"),
     *("simulate", "samples"),
     "__init__",  # below it, what uses the package as everybody does
-    *("commands", "cli"),
+    *("commands", "cli", "__main__"),
 ]
 
 MOST_LINES = 400

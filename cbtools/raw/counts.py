@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Final
 
@@ -12,17 +12,59 @@ import polars as pl
 
 from cbtools.raw.delays import COUNTED, LATE, Delays, line_delays
 from cbtools.raw.formats import GENERAL, KIND
-from cbtools.raw.piece import Decoded, Reject
+from cbtools.raw.piece import DAMAGED, Decoded, Reject
 from cbtools.raw.report import RawReport, counted
 from cbtools.raw.rows import Tally
 from cbtools.raw.sequence import NO_FEED, NO_TIME
-from cbtools.raw.tracking import Tracked
+from cbtools.raw.tracking import Lines, Tracked
 from cbtools.schema import CHANNELS
 
 _NEVER: Final = int(np.iinfo(np.int64).max)
 
 Span = tuple[str, int, int, int]
 """A product, its least and its greatest trade id, and how many there are."""
+
+
+class _Found:
+    """What was found of one segment, by which it is known to be a recording."""
+
+    def __init__(self) -> None:
+        self.lines = self.headers = 0
+        self.rejects: Counter[str] = Counter()
+        self.formats: Counter[str] = Counter()
+        self.damages: list[str] = []
+        self.first_reason = ""
+
+    def add(self, lines: Lines, rejects: Iterable[Reject]) -> None:
+        """Add a piece's lines; of one in another format, what looks like a header is not counted as one."""
+        has_header = lines.framed & (~lines.rejected | (lines.feed != NO_FEED))
+        self.lines += len(lines)
+        self.headers += int(has_header.sum())
+        for reject in rejects:
+            kind, _, what = reject.reason.partition(": ")
+            self.first_reason = self.first_reason or reject.reason
+            if kind == DAMAGED:
+                self.damages.append(what)
+                continue
+            self.rejects[kind] += 1
+            if kind == KIND:
+                self.formats[what] += 1
+                self.headers -= bool(has_header[reject.line])
+
+    def no_recording(self) -> str:
+        """Return why the lines are not a recording, and what they appear to be; nothing if they are one."""
+        if self.headers or not self.first_reason:
+            return ""
+        if not self.lines:
+            return f"nothing of it can be read ({self.first_reason})"
+        why = f"none of its lines is a message of the feed ({counted(self.rejects)})"
+        if not self.formats:
+            return f"{why}; the first: {self.first_reason}"
+        first = self.first_reason.removeprefix(f"{KIND}: ")
+        known = [name for name in self.formats if name not in GENERAL]
+        if first not in known:
+            first = max(known or self.formats, key=self.formats.__getitem__)
+        return f"{why}; it appears to be {first}"
 
 
 class Counts:
@@ -39,16 +81,14 @@ class Counts:
         self.duplicate_trades: Counter[str] = Counter()
         self.trade_holes: Counter[str] = Counter()
         self.late_trades: Counter[str] = Counter()
-        self.rejects: Counter[str] = Counter()
-        self.headers = 0
-        self.formats: Counter[str] = Counter()
-        self.first_reason = ""
+        self.found: list[_Found] = []
         self.tally = Tally()
         self.trade_ids: dict[str, tuple[int, int, int]] = {}
 
     def start_segment(self, name: str) -> None:
         """Begin a segment: trade ids are looked at within each."""
         self.segments.append(name)
+        self.found.append(_Found())
         self.trade_ids = {}
 
     def add_lines(self, decoded: Decoded, tracked: Tracked) -> None:
@@ -65,10 +105,7 @@ class Counts:
         self.duplicates += int((tracked.repeated & ~lines.rejected).sum())
         self.gaps += len(tracked.gaps)
         self.lost_frames += sum(got - expected for _, expected, got, *_ in tracked.gaps)
-        has_header = lines.framed & (~lines.rejected | (lines.feed != NO_FEED))
-        self.headers += int(has_header.sum())
-        for reject in decoded.rejects:
-            self.add_reject(reject, has_header=reject.line < len(lines) and bool(has_header[reject.line]))
+        self.found[-1].add(lines, decoded.rejects)
         for line, tally in decoded.tallies:
             if not tracked.repeated[line]:
                 self.tally.add(tally)
@@ -81,15 +118,6 @@ class Counts:
             first = int(times.min())
             self.first_time = first if self.first_time == NO_TIME else min(self.first_time, first)
             self.last_time = max(self.last_time, int(times.max()))
-
-    def add_reject(self, reject: Reject, *, has_header: bool) -> None:
-        """Add a rejected line; of one in another format, what looks like a header is not counted as one."""
-        kind, _, what = reject.reason.partition(": ")
-        self.rejects[kind] += 1
-        self.first_reason = self.first_reason or reject.reason
-        if kind == KIND:
-            self.formats[what] += 1
-            self.headers -= has_header
 
     def add_rows(self, table: str, frame: pl.DataFrame) -> None:
         """Add a table's rows, without the markers of breaks."""
@@ -138,17 +166,19 @@ class Counts:
             if high - low + 1 > n:
                 self.trade_holes[product] += high - low + 1 - n
 
-    def no_recording(self) -> str:
-        """Return why the lines are no recording, and what they appear to be; nothing if they are one."""
-        if self.headers or not self.rejects:
-            return ""
-        if not self.lines:
-            return f"nothing of it can be read ({self.first_reason})"
-        told = f"none of its lines is a message of the feed ({counted(self.rejects)})"
-        if not self.formats:
-            return f"{told}; the first: {self.first_reason}"
-        found = max(self.formats, key=lambda name: (name not in GENERAL, self.formats[name]))
-        return f"{told}; it appears to be {found}"
+    @property
+    def headers(self) -> int:
+        """How many lines a frame's header was read of."""
+        return sum(found.headers for found in self.found)
+
+    def total(self, what: str) -> dict[str, int]:
+        """Add up what was counted of each segment."""
+        return _sorted(sum((getattr(found, what) for found in self.found), Counter()))
+
+    def of_segments(self, what: Callable[[_Found], str]) -> dict[str, str]:
+        """Return the texts that there are, by the segments' names."""
+        texts = zip(self.segments, map(what, self.found), strict=True)
+        return {segment: text for segment, text in texts if text}
 
     def report(self, connections: int) -> RawReport:
         """Return what was counted so far."""
@@ -169,14 +199,16 @@ class Counts:
             duplicates=self.duplicates,
             duplicate_trades=dict(sorted(self.duplicate_trades.items())),
             trade_holes=dict(sorted(self.trade_holes.items())),
-            rejects=dict(sorted(self.rejects.items())),
+            rejects=self.total("rejects"),
+            formats=self.total("formats"),
+            damages=self.of_segments(lambda found: "; ".join(found.damages)),
             unknown_keys=dict(sorted(self.tally.unknown_keys.items())),
             unusual=dict(sorted(self.tally.unusual.items())),
             errors=self.rows["errors"].total(),
             long_numbers=self.tally.long_numbers,
             receive_delays={} if self.delays is None else self.delays.found(),
             late_trades=dict(sorted(self.late_trades.items())),
-            no_recording=self.no_recording(),
+            no_recording=self.of_segments(_Found.no_recording),
         )
 
 

@@ -29,12 +29,17 @@ _MORE: Final = "unexpected content after document"
 _EXPECTED: Final = "cbtools reads the messages as they came, one JSON object a line"
 _TIMED: Final = (
     "a time before the JSON, as cryptofeed, tardis and hftbacktest write; make it capture_ts: "
-    r"""sed -E 's/^([^{]*[^{[:space:]:]):?[[:space:]]*(\{.*)$/{"capture_ts":"\1","data":\2}/'"""
+    r"""sed -E 's/^([^{]*[^{[:space:]:,])[:,]?[[:space:]]*(\{.*)$/{"capture_ts":"\1","data":\2}/'"""
 )
 _ARRAY: Final = "a JSON array of frames; give each a line: jq -c '.[]'"
 _LINES_OF_ARRAY: Final = "a JSON array, an item a line; leave out the commas: jq -c '.[]'"
 _SEVERAL_LINES: Final = "JSON over several lines; give each frame a line: jq -c ., or of an array jq -c '.[]'"
-_SEVERAL: Final = "JSON objects one behind the other, without newlines; give each a line: jq -c ."
+_SEVERAL: Final = "JSON objects one after another, without newlines; give each a line: jq -c ."
+_PAIR: Final = (
+    "a JSON array of a time and a frame; make it an object: jq -c '{capture_ts: .[%d], data: .[%d]}'"
+)
+_HTML: Final = f"an HTML page; {_EXPECTED}"
+_ROUNDED: Final = " (jq 1.7 or later: older ones round it)"
 _PYTHON: Final = (
     "a dict as Python prints it; write JSON: "
     """python -c 'import ast, json, sys; [print(json.dumps(ast.literal_eval(l))) for l in sys.stdin]'"""
@@ -42,13 +47,14 @@ _PYTHON: Final = (
 _UTF_16: Final = "UTF-16; write UTF-8: iconv -f UTF-16 -t UTF-8"
 _CSV: Final = f"CSV, or the like; {_EXPECTED} (Tardis' CSV files are read by cbtools.read_tardis)"
 _BINARY: Final = f"binary data; {_EXPECTED}, plain or compressed by gzip or zstd"
-_TEXT: Final = f"text that is no JSON; {_EXPECTED}"
+_TEXT: Final = f"text that is not JSON; {_EXPECTED}"
 GENERAL: Final = (_BINARY, _TEXT)
 """Formats of which less is known than of the others."""
 
 _TIME_FIRST: Final = re.compile(
     rb"(?:[0-9]{9,19}(?:\.[0-9]{1,9})?"
-    rb"|[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9:]{8}(?:\.[0-9]{1,9})?(?:Z|[+-][0-9]{2}:?[0-9]{2})?):?[ \t]+\{"
+    rb"|[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9:]{8}(?:\.[0-9]{1,9})?(?:Z|[+-][0-9]{2}:?[0-9]{2})?)"
+    rb"(?::?[ \t]+|,[ \t]*)\{"
 )
 _PYTHON_KEY: Final = re.compile(rb"\{\s*'")
 _INDENTED: Final = re.compile(rb'[ \t]{2,}["\[\]{}]|\[\r?$')
@@ -106,6 +112,11 @@ def not_json(raw: bytes, error: orjson.JSONDecodeError) -> NotUnderstood:
         found = _SEVERAL if objects else _of_object(raw)
     else:
         found = _of_bytes(raw)
+    if found is None and "UTF-8" in error.msg:  # whose words name no place
+        try:
+            raw.decode()
+        except UnicodeDecodeError as of_bytes:
+            return NotUnderstood("not JSON", f"not UTF-8 from byte {of_bytes.start} on")
     return NotUnderstood("not JSON", error) if found is None else _other(found)
 
 
@@ -116,6 +127,10 @@ def no_object(value: Any) -> NotUnderstood:
         inner = first.get("data")
         if _is_frame(first) or _is_frame(inner):
             return _other(_ARRAY)
+    if type(value) is list and len(value) == 2:
+        for time, frame in ((0, 1), (1, 0)):
+            if _is_time(value[time]) and _is_frame(value[frame]):
+                return _other(_PAIR % (time, frame) + _rounded(value[time]))
     return NotUnderstood("not an object")
 
 
@@ -148,7 +163,13 @@ def _wrapped(line: dict[str, Any], key: str, data: str) -> str:
     names = [name for name, value in line.items() if name != key and _is_time(value)]
     capture_ts = f"capture_ts: {_path(names[0])}, " if names else ""
     what = "a frame" if data == _path(key) else "a frame as text"
-    return f"{what} in the member {key!r}; rename it: jq -c '{{{capture_ts}data: {data}}}'"
+    rounded = _rounded(line[names[0]]) if names else ""
+    return f"{what} in the member {key!r}; rename it: jq -c '{{{capture_ts}data: {data}}}'{rounded}"
+
+
+def _rounded(time: Any) -> str:
+    """Return what must be known of a time that a double cannot hold."""
+    return _ROUNDED if type(time) is int and time > 2**53 else ""
 
 
 def _is_time(value: Any) -> bool:
@@ -208,6 +229,8 @@ def _of_bytes(raw: bytes) -> str | None:
         return _BINARY
     if _INDENTED.match(head):
         return _SEVERAL_LINES
+    if head[:_TAIL].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return _HTML
     if any(mark in ends for mark in (b"{", b"}", b"[", b"]", b'":', b"\x00")):  # may be cut out of a frame
         return None
     text = head.strip()

@@ -135,6 +135,6 @@ def _next_readable(file: File, parts: Parts, place: int) -> int:
 
 def _damage(end: End, following: int) -> Damage:
     lost = max(0, following - end.place)
-    more = f"{lost:,} compressed bytes could not be read" if lost else "no text is missing"
+    more = f"{lost:,} compressed bytes could not be read" if lost else "its text was read to the end"
     fault = f"{end.fault} (byte {end.place:,} of the file)"
     return Damage(f"{fault}; {more}" if lost or end.whole else fault)

@@ -33,6 +33,8 @@ I64 = npt.NDArray[np.int64]
 
 _HOT: Final = ("level2", "market_trades", "ticker", "ticker_batch")
 """The tables that the kernel decodes; its codes for channels are their places in CHANNELS."""
+DAMAGED: Final = "damaged file"
+"""The kind of reason of what is no line: the place where a compressed file is damaged."""
 _OF_FRAME: Final = frozenset(column.name for column in FRAME) | {"unbroken_since"}
 
 
@@ -132,7 +134,7 @@ class _Work:
         self.note_level2()
         if self.piece.damage:
             end = self.piece.offset + self.piece.size
-            self.rejects.append(Reject(len(self.lines), end, f"damaged file: {self.piece.damage}", b""))
+            self.rejects.append(Reject(len(self.lines), end, f"{DAMAGED}: {self.piece.damage}", b""))
         return Decoded(self.piece, self.lines, tables, self.rejects, self.tallies, self.markers, self.crlf)
 
     def long_line(self) -> Decoded:

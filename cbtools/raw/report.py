@@ -42,6 +42,10 @@ class RawReport:
         and the largest of a segment.
     rejects : dict
         Kind of reason → lines not understood.
+    formats : dict
+        Other formats that some of these lines appear to have, and how to convert them → lines.
+    damages : dict
+        Segment → what is wrong with its compressed file, and how much of it could not be read.
     unknown_keys : dict
         Where and which → how often a key came that is not known; the rows are kept.
     unusual : dict
@@ -56,9 +60,9 @@ class RawReport:
     late_trades : dict
         Product → trades sent more than 5 s after they happened (without snapshots): with the exchange's
         clock, they have no quote.
-    no_recording : str
-        Why this is no recording, the format that it appears to have, and how to convert it; empty if of any
-        line a frame's header could be read, or if there are no lines at all.
+    no_recording : dict
+        Segment → why it is not a recording, the format that it appears to have, and how to convert it: of
+        none of its lines a frame's header could be read.
     """
 
     segments: tuple[str, ...] = ()
@@ -75,13 +79,15 @@ class RawReport:
     duplicate_trades: Mapping[str, int] = field(default_factory=dict)
     trade_holes: Mapping[str, int] = field(default_factory=dict)
     rejects: Mapping[str, int] = field(default_factory=dict)
+    formats: Mapping[str, int] = field(default_factory=dict)
+    damages: Mapping[str, str] = field(default_factory=dict)
     unknown_keys: Mapping[str, int] = field(default_factory=dict)
     unusual: Mapping[str, int] = field(default_factory=dict)
     errors: int = 0
     long_numbers: int = 0
     receive_delays: Mapping[str, ReceiveDelay] = field(default_factory=dict)
     late_trades: Mapping[str, int] = field(default_factory=dict)
-    no_recording: str = ""
+    no_recording: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def rejected(self) -> int:
@@ -126,13 +132,14 @@ class RawReport:
             ("receive delay", delays_text(self.receive_delays)),
             *([("clock is off", clock)] if clock else []),
             ("rejects", counted(self.rejects)),
+            *(("another format", f"{n:,} of the lines: {what}") for what, n in self.formats.items()),
+            *(("damaged file", f"{segment}: {what}") for segment, what in self.damages.items()),
             ("unknown keys", counted(self.unknown_keys)),
             ("unusual lines", counted(self.unusual)),
             ("server errors", f"{self.errors:,}"),
             ("long numbers", f"{self.long_numbers:,}"),
+            *(("not a recording", f"{segment}: {why}") for segment, why in self.no_recording.items()),
         ]
-        if self.no_recording:
-            shown.append(("no recording", self.no_recording))
         for table, products in self.rows.items():
             if products:
                 shown.append((f"{table} rows", f"{sum(products.values()):,}: {counted(products, 8)}"))

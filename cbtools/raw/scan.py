@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, get_args
 
 import polars as pl
 
-from cbtools.errors import ConfigError, unknown_name
+from cbtools.errors import ConfigError, unknown_name, warn
 from cbtools.lazy import source as lazy_source
 from cbtools.lazy import values_of
 from cbtools.raw.files import MAX_LINE_MB, Source, check_max_line, find_segments
@@ -139,6 +139,8 @@ def scan_raw(
             frame = batch.tables.get(channel)
             if frame is not None:
                 yield frame.filter(pl.col("product_id").is_in(chosen or ())) if late else frame
+        for name, why in reading.report.no_recording.items():
+            warn(f"{name} is not a recording: {why}")
 
     return lazy_source(batches, columns, f"RAW {channel}")
 

@@ -1,4 +1,4 @@
-"""What a run warns of: a clock that is off, books that were hardly ever verified, and no rows at all."""
+"""What a run warns of: rejected lines, a clock that is off, books that were hardly ever verified, no rows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from cbtools.book.report import BookReport
 from cbtools.errors import warn
 from cbtools.raw.delays import ReceiveDelay, off_text
-from cbtools.raw.report import listed
+from cbtools.raw.report import RawReport, counted, listed
 
 Rows = Mapping[str, Mapping[str, int]]
 """Table → product → rows."""
@@ -20,6 +20,18 @@ def warn_of_clock(delays: Mapping[str, ReceiveDelay], where: str) -> None:
         warn(
             f"{where}: the recorder's clock is off: {wrong}. By capture_time, rows are shifted against the "
             "exchange's times; synchronize the recorder's clock (NTP)"
+        )
+
+
+def warn_of_lines(raw: RawReport, where: str) -> None:
+    """Warn of a damaged file, and of lines of which more than a quarter was rejected."""
+    for damage in raw.damages.values():
+        warn(f"{where}: the file is damaged: {damage}. All lines that its bytes yield were read")
+    if raw.rejected > raw.lines / 4:
+        formats = "".join(f"; {n:,} appear to be {what}" for what, n in raw.formats.items())
+        warn(
+            f"{where}: {raw.rejected:,} of {raw.lines:,} lines were rejected ({counted(raw.rejects)})"
+            f"{formats}. Their bytes are in quarantine, each with its reason"
         )
 
 

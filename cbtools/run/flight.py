@@ -112,10 +112,11 @@ def draft_recording(task: Task, path: Path, segment: str, start: BookState | Non
     """Write a segment's tables under temporary names, if it is a recording."""
     drafted = draft_segment(task, path, segment, start, fresh=fresh)
     raw = drafted.raw
-    if raw.rejects and not (raw.frames or raw.duplicates or raw.errors):
+    if (raw.rejects or raw.damages) and not (raw.frames or raw.duplicates or raw.errors):
         drafted.drop()
-        why = raw.no_recording or f"none of its lines is understood ({counted(raw.rejects)})"
-        raise SegmentError(f"{path} is no recording: {why}")
+        why = ", ".join(raw.no_recording.values())
+        why = why or f"none of its lines is understood ({counted(raw.rejects)})"
+        raise SegmentError(f"{path} is not a recording: {why}")
     return drafted
 
 

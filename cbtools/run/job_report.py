@@ -172,6 +172,10 @@ class RunLog:
         self._gaps.append(drafted.gaps.select(pl.lit(drafted.segment).alias("segment"), pl.all()))
         for reason, n in raw.rejects.items():
             self._quarantine.append({"segment": drafted.segment, "reason": reason, "lines": n})
+        for damage in raw.damages.values():
+            self._quarantine.append(
+                {"segment": drafted.segment, "reason": f"damaged file: {damage}", "lines": 0}
+            )
         self._coverage.append(drafted.coverage)
         self._delays.append((drafted.segment, raw.receive_delays))
         self.seen |= {product for rows in drafted.rows.values() for product, n in rows.items() if n}

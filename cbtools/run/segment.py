@@ -18,7 +18,7 @@ from cbtools.raw.report import listed
 from cbtools.raw.scan import check_products
 from cbtools.raw.stream import CHUNK_BYTES, Reading, check_chunk
 from cbtools.run.config import read_config
-from cbtools.run.doubts import warn_of_books, warn_of_clock, warn_of_no_rows
+from cbtools.run.doubts import warn_of_books, warn_of_clock, warn_of_lines, warn_of_no_rows
 from cbtools.run.draft import Task, columns_counted, draft_segment
 from cbtools.run.report import InspectReport, SegmentReport
 from cbtools.run.states import KEEP_STATES, Found, check_keep, find_state, first_of_recording
@@ -97,7 +97,7 @@ def run_segment(
     StateError
         With the option ``gaps="raise"``, at the first unproven row of a book; nothing is written then.
     SegmentError
-        If the segment is not one file, cannot be read, is no recording (of none of its lines a frame's
+        If the segment is not one file, cannot be read, is not a recording (of none of its lines a frame's
         header can be read; the message names the apparent format), or (strict) holds a line not understood.
     DatasetError
         If ``out`` cannot be written to, or holds the table partitioned by other columns.
@@ -144,6 +144,7 @@ def run_segment(
     finally:
         drafted.drop()  # of what is published nothing is left to drop
     warn_of_no_rows(drafted.rows, task.products or (), _asked(channel_config), name)
+    warn_of_lines(drafted.raw, name)
     warn_of_clock(drafted.raw.receive_delays, name)
     warn_of_books(drafted.book, name)
     return SegmentReport(

@@ -118,11 +118,11 @@ def first_of_recording(path: Path) -> Stream:
     Raises
     ------
     SegmentError
-        If it is no recording: it has lines, and of none of them a frame's header can be read.
+        If it is not a recording: it has lines, and of none of them a frame's header can be read.
     """
     reading = _read_first(path)
     if why := reading.report.no_recording:
-        raise SegmentError(f"{path} is no recording: {why}")
+        raise SegmentError(f"{path} is not a recording: {', '.join(why.values())}")
     return reading.stream
 
 

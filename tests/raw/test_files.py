@@ -122,7 +122,9 @@ def test_a_damaged_file_is_read_as_far_as_it_goes(tmp_path, codec):
     assert errors["message"].to_list() == [str(k * 7919 % 100_003) for k in range(errors.height)]
     assert rejects["reason"][-1].startswith("damaged file: ")
     assert rejects["line"][-1] == tables[0].report.lines + 1
-    assert tables[0].report.rejects["damaged file"] == 1
+    (damage,) = tables[0].report.damages.values()
+    assert rejects["reason"][-1] == f"damaged file: {damage}"
+    assert ("damaged file", f"{tables[0].report.segments[0]}: {damage}") in tables[0].report.items()
 
 
 def test_a_damaged_file_breaks_the_runs(tmp_path):

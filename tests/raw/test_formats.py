@@ -58,10 +58,10 @@ def zipped() -> bytes:
         (LINE + b",", "a JSON array, an item a line"),
         (b'  "channel": "l2_data",', "JSON over several lines"),
         (b"    {", "JSON over several lines"),
-        (LINE * 3, "JSON objects one behind the other"),
-        (ACCENTS * 4, "JSON objects one behind the other"),
+        (LINE * 3, "JSON objects one after another"),
+        (ACCENTS * 4, "JSON objects one after another"),
         (LINE + b"  " + LINE + b" " + LINE[:-5] + b"]" * 9, "not JSON: unexpected"),
-        (BIG * 3, "JSON objects one behind the other"),
+        (BIG * 3, "JSON objects one after another"),
         (repr(FRAME).encode(), "a dict as Python prints it"),
         (b"timestamp,side,price,size", "CSV"),
         (b"1772687167123;buy;100.5;0.5\r", "CSV"),
@@ -73,8 +73,8 @@ def zipped() -> bytes:
         (b"{\x00" + "}".encode("utf-16-le"), "UTF-16"),
         (b'\x00{\x00"\x00c\x00h\x00', "UTF-16"),
         (bytes(byte for byte in range(256) if byte != 10), "binary data"),
-        (b"Traceback (most recent call last):", "text that is no JSON"),
-        ("Verbindung verloren – neu verbunden".encode(), "text that is no JSON"),
+        (b"Traceback (most recent call last):", "text that is not JSON"),
+        ("Verbindung verloren – neu verbunden".encode(), "text that is not JSON"),
     ],
 )
 def test_the_format_is_named(raw, named):
@@ -191,5 +191,5 @@ def test_the_report_counts_them_as_one_kind(tmp_path):
     )
     raw = cb.read_raw(path)
     assert raw.report.rejects == {"another format": 2}
-    assert raw.report.no_recording == ""
+    assert raw.report.no_recording == {}
     assert raw.level2.height == 2

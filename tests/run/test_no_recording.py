@@ -1,4 +1,4 @@
-"""Files that are no recordings: refused before anything is written, with their apparent format."""
+"""Files that are not recordings: refused before anything is written, with their apparent format."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OTHERS = {
     "csv": (b"time,side,price\n1,buy,2\n2,sell,3\n", "it appears to be CSV"),
     "array": (b'[\n  {\n    "channel": "l2_data",\n', "it appears to be JSON over several lines"),
     "array on a line": (b"[" + LINE + b"," + LINE + b"]", "it appears to be a JSON array of frames"),
-    "without newlines": (LINE * 5, "it appears to be JSON objects one behind the other"),
+    "without newlines": (LINE * 5, "it appears to be JSON objects one after another"),
     "wrapped": (wire.segment({"ts": 1, "msg": wire.change(1)}), "jq -c '{data: .msg}'"),
     "binary": (b"\xfd7zXZ\x00" + bytes(range(256)) * 9, "it appears to be a file compressed by xz"),
     "text": (b"no recording at all\n" * 2 + b"a, b, c\n", "it appears to be CSV"),
@@ -44,7 +44,7 @@ def written(folder: Path) -> dict[str, bytes]:
 
 def refused(done: Done, said: str) -> None:
     assert (done.code, done.out) == (65, "")
-    assert "no recording: " in done.err
+    assert "is not a recording: " in done.err
     assert said in done.err
     assert "Traceback" not in done.err
 
@@ -56,11 +56,13 @@ def test_it_is_refused_and_nothing_is_written(call, tmp_path, name):
     path.write_bytes(content)
     refused(call("run", path, "--out", out), said)
     refused(call("inspect", path), said)
-    with pytest.raises(cb.SegmentError, match=r"a\.ndjson is no recording: none of its "):
+    with pytest.raises(cb.SegmentError, match=r"a\.ndjson is not a recording: none of its "):
         cb.run_segment(path, out)
     report = cb.inspect_raw(path).raw
-    assert said in report.no_recording
-    assert dict(report.items())["no recording"] == report.no_recording
+    assert said in report.no_recording["a"]
+    assert dict(report.items())["not a recording"] == f"a: {report.no_recording['a']}"
+    with pytest.warns(cb.CbtoolsWarning, match="a is not a recording: none of its "):
+        assert cb.scan_raw(path, "level2").collect().is_empty()
     assert written(tmp_path) == {"a.ndjson": content}
     assert not out.exists()
 
@@ -81,7 +83,8 @@ def test_a_large_one_is_looked_at_to_its_end(tmp_path):
     with pytest.raises(cb.SegmentError, match=r"\(another format 2,700\)"):
         cb.run_segment(path, tmp_path / "out")
     path.write_bytes(TIMED * 300 + wire.segment(*RECORDS))
-    assert cb.run_segment(path, tmp_path / "out").raw.rejects == {"another format": 2700}
+    with pytest.warns(cb.CbtoolsWarning, match="2,700 appear to be a time before the JSON"):
+        assert cb.run_segment(path, tmp_path / "out").raw.rejects == {"another format": 2700}
 
 
 @pytest.mark.parametrize("kept", [4, 12, 40])
@@ -103,18 +106,27 @@ def test_a_recording_without_rows_is_one(call, tmp_path, lines):
     path.write_bytes(wire.segment(*lines))
     assert call("inspect", path).code == 0
     done = call("run", path, "--out", tmp_path / "out")
-    assert (done.code, done.err) == (0, "")
-    assert "no recording" not in done.out
-    assert cb.inspect_raw(path).raw.no_recording == ""
+    assert done.code == 0
+    assert "not a recording" not in done.out + done.err
+    assert cb.inspect_raw(path).raw.no_recording == {}
 
 
-def test_among_recordings_it_is_only_rejected(call, tmp_path):
+def test_among_recordings_it_is_named_and_does_not_stop_them(call, tmp_path):
     (tmp_path / "a.ndjson").write_bytes(TIMED)
     (tmp_path / "b.ndjson").write_bytes(wire.segment(*RECORDS))
     done = call("inspect", tmp_path)
-    assert (done.code, done.err) == (0, "")
+    assert done.code == 65
+    assert "cbtools: a is not a recording: none of its lines" in done.err
     assert "another format 9" in done.out
-    refused(call("inspect", tmp_path / "a.ndjson"), f"cbtools: {tmp_path / 'a.ndjson'}: no recording: ")
+    assert "9 of the lines: a time before the JSON" in done.out
+    done = call("run", tmp_path / "a.ndjson", tmp_path / "b.ndjson", "--out", tmp_path / "out")
+    assert done.code == 65
+    assert f"{tmp_path / 'a.ndjson'} is not a recording: none of its lines" in done.err
+    assert done.out.startswith("segments               b\n")
+    strict = call(
+        "run", tmp_path / "a.ndjson", tmp_path / "b.ndjson", "--out", tmp_path / "other", "--strict"
+    )
+    assert (strict.code, strict.out) == (65, "")
 
 
 def test_a_job_goes_on_with_the_next_segment(ready, out):
@@ -123,7 +135,7 @@ def test_a_job_goes_on_with_the_next_segment(ready, out):
     report = jobs.run(ready, out)
     assert jobs.outcomes(report) == {"a.ndjson": "failed", "b.ndjson": "done"}
     (reason,) = report.segments.filter(outcome="failed")["reason"]
-    assert "a.ndjson is no recording: none of its lines" in reason
+    assert "a.ndjson is not a recording: none of its lines" in reason
     assert "it appears to be a time before the JSON" in reason
     assert jobs.leftovers(ready, out) == []
     assert not list(out.rglob("*a.*"))
