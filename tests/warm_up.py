@@ -22,7 +22,8 @@ import cbtools as cb
 def books() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "segment_20260304T05_00001.ndjson")
-        path.write_bytes(wire.segment(wire.record(wire.snapshot(0)), wire.record(wire.change(1))))
+        lines = [wire.snapshot(0), wire.change(1), wire.change(2, side="?")]
+        path.write_bytes(wire.segment(*(wire.record(line) for line in lines)))
         cb.read_raw(path)
     level2, _ = book_flows.flow(random.Random(1), 30)
     cb.rebuild_book(level2, bands_bps=(5,)).collect()

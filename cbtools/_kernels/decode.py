@@ -35,7 +35,9 @@ NO_TIME = np.iinfo(np.int64).min
 NAME_BYTES = 24  # a longer product_id makes a line ODD
 
 # rows of `Sheets.lines`, a column a line
-OFFSET, STATUS, CHANNEL, SEQUENCE_NUM, SERVER_TIME, CAPTURE_TIME, LONG_NUMBERS = range(7)
+OFFSET, STATUS, CHANNEL, SEQUENCE_NUM, SERVER_TIME, CAPTURE_TIME, LONG_NUMBERS, FORM = range(8)
+# bits of a capture_ts that is written in another form than usual: `FORM` of its line
+SPACE, NO_ZONE, OFFSET_0000, EPOCH = 1, 2, 4, 8
 # rows of `Sheets.events`, a column an event: its line, its channel, 1 for a snapshot, its product (level2),
 # and the end of its rows
 EVENT_LINE, EVENT_CHANNEL, EVENT_SNAPSHOT, EVENT_PRODUCT, EVENT_END = range(5)
@@ -44,7 +46,7 @@ EVENT_LINE, EVENT_CHANNEL, EVENT_SNAPSHOT, EVENT_PRODUCT, EVENT_END = range(5)
 _QUOTE, _COMMA, _COLON, _NEWLINE, _RETURN, _BACKSLASH, _OPEN, _CLOSE, _OPEN_LIST, _CLOSE_LIST = np.array(
     [34, 44, 58, 10, 13, 92, 123, 125, 91, 93]
 )
-_ZERO = np.int64(0)
+_ZERO, _T = np.int64(0), np.int64(84)
 # numba makes a float of an unsigned and a signed integer: words need constants of their own kind
 _U0, _U1, _U2, _U3, _U4, _U5, _U6, _U7 = (np.uint64(n) for n in range(8))
 _U8, _U16, _U24, _U32, _U40, _U48, _U56 = (np.uint64(n) for n in range(8, 57, 8))
@@ -63,6 +65,8 @@ _PAIRS, _OF_FIRST, _OF_SECOND = np.uint64(0xFF000000FF), np.uint64(0xF4240000000
 _TENS = 10.0 ** np.arange(19)
 _POWERS = 10 ** np.arange(19, dtype=np.int64)
 _SPLIT, _SLACK = 2.0**27 + 1.0, 2.0**-48
+_SECONDS, _MILLISECONDS, _MICROSECONDS = 10**11, 10**14, 10**17  # an epoch in these is below
+_LAST_TIME = np.iinfo(np.int64).max
 _FEW_DIGITS = 1_000_000_000_000_000  # a number below is an exact double
 _MONTH_DAYS = np.array([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31], np.int64)
 
@@ -94,7 +98,7 @@ class Sheets(NamedTuple):
 
 # what a member holds; a LIST or a BODY is the last one that is read
 NUMBER, SIGNED, TIME, INTEGER, ID, TEXT = range(6)
-PRODUCT, BOOK_SIDE, TRADE_SIDE, EVENT_TYPE, CHANNEL_NAME, LIST, BODY = range(6, 13)
+PRODUCT, BOOK_SIDE, TRADE_SIDE, EVENT_TYPE, CHANNEL_NAME, RECEIPT, LIST, BODY = range(6, 14)
 
 
 # the objects, and the members of each; and the channels' names, each with its code in place of a kind
@@ -102,7 +106,7 @@ ENVELOPE, FRAME, METADATA, LEVEL2_EVENT, TRADES_EVENT, TICKER_EVENT, UPDATE, TRA
     np.arange(10)
 )
 _MEMBERS = (
-    {"capture_ts": TIME, "data": BODY},
+    {"capture_ts": RECEIPT, "data": BODY},
     {"channel": CHANNEL_NAME, "client_id": TEXT, "timestamp": TIME, "sequence_num": INTEGER, "events": LIST},
     {"source": TEXT, "channel": TEXT},
     {"type": EVENT_TYPE, "product_id": PRODUCT, "updates": LIST},
@@ -139,10 +143,10 @@ def _dictionary(channels: tuple[tuple[str, int], ...]) -> U64:
 
 
 # where in the memo: the last minute's two words and its seconds; the products' count, whether no others
-# are wanted; the line's count of long numbers; the products' names (three words each) and hash table; the
-# dictionary of objects
+# are wanted; the line's count of long numbers, and its capture_ts's form; the products' names (three words
+# each) and hash table; the dictionary of objects
 _N_NAMES, _N_SLOTS = 1024, 4096
-_MINUTE, _COUNT, ONLY, _LONG, _PRODUCTS = 0, 3, 4, 5, 6
+_MINUTE, _COUNT, ONLY, _LONG, _FORM, _PRODUCTS = 0, 3, 4, 5, 6, 7
 _SLOTS = _PRODUCTS + 3 * _N_NAMES
 _DICTIONARY = _SLOTS + _N_SLOTS
 
@@ -158,7 +162,7 @@ def sheets(size: int, channels: Mapping[str, int]) -> Sheets:
         return Rows(np.empty((ints, n), np.int64), np.empty((floats, n), np.float64))
 
     return Sheets(
-        lines=np.empty((7, size // 64 + 16), np.int64),
+        lines=np.empty((8, size // 64 + 16), np.int64),
         events=np.empty((5, size // 12 + 1), np.int64),
         level2=rows(2, 2, 48),
         trades=rows(4, 2, 64),
@@ -208,6 +212,7 @@ _CAPTURE_1, _CAPTURE_2 = _eight('"capture'), _eight('ture_ts"')
 # an update as the exchange writes it, by the words between its values
 _KEY_SIDE, _OFFER_END = _eight('{"side":'), _eight('offer","')
 _BID_END, _FOUR = _eight('bid"'), np.uint64(0xFFFFFFFF)
+_ZONE_0000, _FIVE = _eight("+0000"), np.uint64(0xFFFFFFFFFF)
 _KEY_TIME_1, _KEY_TIME_2 = _eight(',"event_'), _eight('_time":"')
 _KEY_PRICE_1, _KEY_PRICE_2 = _eight(',"price_'), _eight('_level":')
 _KEY_SIZE_1, _KEY_SIZE_2 = _eight(',"new_qu'), _eight('antity":')
@@ -435,10 +440,12 @@ def _pair(buf: U8, i: int) -> int:
 
 @inner
 def _minute(buf: U8, i: int) -> int:
-    """Seconds since the epoch of ``YYYY-MM-DDTHH:MM`` (1970 to 2199), or -1."""
+    """Seconds since the epoch of ``YYYY-MM-DDTHH:MM`` (1970 to 2199; a space for the T), or -1."""
+    if _at(buf, i + 10) != _T and _at(buf, i + 10) != 32:
+        return -1
     century, year, month, day = _pair(buf, i), _pair(buf, i + 2), _pair(buf, i + 5), _pair(buf, i + 8)
     hour, minute = _pair(buf, i + 11), _pair(buf, i + 14)
-    if _at(buf, i + 4) != 45 or _at(buf, i + 7) != 45 or _at(buf, i + 10) != 84 or _at(buf, i + 13) != _COLON:
+    if _at(buf, i + 4) != 45 or _at(buf, i + 7) != 45 or _at(buf, i + 13) != _COLON:
         return -1
     if year < 0 or month < 1 or month > 12 or day < 1 or hour < 0 or hour > 23 or minute < 0 or minute > 59:
         return -1
@@ -456,14 +463,11 @@ def _minute(buf: U8, i: int) -> int:
 
 
 @inner
-def _time(buf: U8, i: int, memo: U64) -> tuple[int, int]:
-    """Read a quoted time in UTC, from its opening quote, as nanoseconds; the epoch itself is NO_TIME.
+def _clock(buf: U8, i: int, memo: U64) -> tuple[int, int]:
+    """Read a time up to its zone, with a T or a space between day and clock, as nanoseconds.
 
     The memo holds the text and the seconds of the last minute read: most times share it.
     """
-    if _at(buf, i) != _QUOTE:
-        return -1, 0
-    i += 1
     # no check against reading past the line: a newline can stand in none of the places compared
     low, high = _word(buf, i), _word(buf, i + 8)
     if low != memo[_MINUTE] or high != memo[_MINUTE + 1]:
@@ -485,19 +489,87 @@ def _time(buf: U8, i: int, memo: U64) -> tuple[int, int]:
             nanos = nanos * 10 + (_at(buf, i) - 48)
             n, i = n + 1, i + 1
         nanos *= _POWERS[9 - n]
+    return i, (np.int64(memo[_MINUTE + 2]) + second) * 1_000_000_000 + nanos
+
+
+@inner
+def _utc(buf: U8, i: int) -> int:
+    """Pass Z or +00:00."""
     if _at(buf, i) == 90:
-        i += 1
-    elif (
+        return i + 1
+    if (
         _at(buf, i) == 43 and _at(buf, i + 1) == 48 and _at(buf, i + 2) == 48
         and _at(buf, i + 3) == _COLON and _at(buf, i + 4) == 48 and _at(buf, i + 5) == 48
     ):  # fmt: skip
-        i += 6
-    else:
-        return -1, 0
+        return i + 6
+    return -1
+
+
+@inner
+def _time(buf: U8, i: int, memo: U64) -> tuple[int, int]:
+    """Read a quoted time in UTC, from its opening quote, as nanoseconds; the epoch itself is NO_TIME."""
     if _at(buf, i) != _QUOTE:
         return -1, 0
-    total = (np.int64(memo[_MINUTE + 2]) + second) * 1_000_000_000 + nanos
-    return i + 1, total if total != 0 else NO_TIME
+    at, total = _clock(buf, i + 1, memo)
+    if at < 0 or _at(buf, i + 11) != _T:
+        return -1, 0
+    at = _utc(buf, at)
+    if at < 0 or _at(buf, at) != _QUOTE:
+        return -1, 0
+    return at + 1, total if total != 0 else NO_TIME
+
+
+@inner
+def _received(buf: U8, i: int, memo: U64) -> tuple[int, int]:
+    """Read a capture_ts in one of the forms that other recorders write, and note the form."""
+    if _at(buf, i) != _QUOTE:
+        return _epoch(buf, i, False, memo)
+    at, total = _clock(buf, i + 1, memo)
+    if at < 0:
+        at, total = _epoch(buf, i + 1, True, memo)
+        return (at + 1, total) if at >= 0 and _at(buf, at) == _QUOTE else (-1, 0)
+    form = SPACE if _at(buf, i + 11) != _T else 0
+    if _at(buf, at) == _QUOTE:
+        form |= NO_ZONE
+    elif _word(buf, at) & _FIVE == _ZONE_0000:
+        form |= OFFSET_0000
+        at += 5
+    else:
+        at = _utc(buf, at)
+        if at < 0:
+            return -1, 0
+    if _at(buf, at) != _QUOTE:
+        return -1, 0
+    memo[_FORM] = np.uint64(form)
+    return at + 1, total if total != 0 else NO_TIME
+
+
+@inner
+def _epoch(buf: U8, i: int, quoted: bool, memo: U64) -> tuple[int, int]:
+    """Read an epoch, in s, ms, us or ns by its size, as nanoseconds; digits below one are cut off.
+
+    Of a JSON number its double counts: beyond 15 digits this may be another than the text.
+    """
+    n, value = 0, 0
+    while 48 <= _at(buf, i) <= 57 and n < 19:
+        value = value * 10 + (_at(buf, i) - 48)
+        n, i = n + 1, i + 1
+    if n == 0 or value <= 0 or _at(buf, i - n) == 48:  # or, of 19 digits, beyond what 64 bits hold
+        return -1, 0
+    unit = 9 if value < _SECONDS else 6 if value < _MILLISECONDS else 3 if value < _MICROSECONDS else 0
+    if value > _LAST_TIME // _POWERS[unit]:
+        return -1, 0
+    value *= _POWERS[unit]
+    if _at(buf, i) == 46:
+        decimals, i = 0, i + 1
+        while 48 <= _at(buf, i) <= 57:
+            if decimals < unit:
+                value += (_at(buf, i) - 48) * _POWERS[unit - 1 - decimals]
+            decimals, i = decimals + 1, i + 1
+        if decimals == 0 or value < 0 or (not quoted and n + decimals > 15):
+            return -1, 0
+    memo[_FORM] = np.uint64(EPOCH)
+    return i, value
 
 
 @inner
@@ -624,6 +696,9 @@ def _object(buf: U8, i: int, what: int, ints: I64, floats: F64, memo: U64) -> tu
             i = at
         elif kind == TIME:
             i, ints[k] = _time(buf, i, memo)
+        elif kind == RECEIPT:
+            at, ints[k] = _time(buf, i, memo)
+            i, ints[k] = (at, ints[k]) if at >= 0 else _received(buf, i, memo)
         elif kind == PRODUCT:
             i, ints[k] = _product(buf, i, memo)
         elif kind == INTEGER:
@@ -858,7 +933,7 @@ def decode_lines(
     i = start
     while i < end and n < lines.shape[1]:
         lines[OFFSET, n], lines[STATUS, n] = i, ODD
-        sheets.memo[_LONG] = _U0
+        sheets.memo[_LONG] = sheets.memo[_FORM] = _U0
         at, enveloped = _header(buf, i, n, sheets)
         if at >= 0:
             channel = lines[CHANNEL, n]
@@ -877,7 +952,7 @@ def decode_lines(
                         trades = row
                     else:
                         tickers = row
-        lines[LONG_NUMBERS, n] = sheets.memo[_LONG]
+        lines[LONG_NUMBERS, n], lines[FORM, n] = sheets.memo[_LONG], sheets.memo[_FORM]
         i = _line_end(buf, max(i, at)) + 1
         n += 1
     return i, n, events, (level2, trades, tickers)

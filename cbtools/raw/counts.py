@@ -12,7 +12,7 @@ import polars as pl
 
 from cbtools.raw.delays import COUNTED, LATE, Delays, line_delays
 from cbtools.raw.formats import GENERAL, KIND
-from cbtools.raw.piece import DAMAGED, Decoded, Reject
+from cbtools.raw.piece import DAMAGED, FORMS, Decoded, Reject
 from cbtools.raw.report import RawReport, counted
 from cbtools.raw.rows import Tally
 from cbtools.raw.sequence import NO_FEED, NO_TIME
@@ -101,7 +101,9 @@ class Counts:
         self.raw_bytes += decoded.piece.size + decoded.piece.left_out
         self.lines += len(lines)
         self.frames += int(kept.sum())
-        self.tally.unusual += Counter(CRLF=int((decoded.crlf & kept).sum()))
+        if decoded.forms.any():
+            for bit, form in FORMS.items():
+                self.tally.unusual[form] += int(((decoded.forms & bit > 0) & kept).sum())
         self.duplicates += int((tracked.repeated & ~lines.rejected).sum())
         self.gaps += len(tracked.gaps)
         self.lost_frames += sum(got - expected for _, expected, got, *_ in tracked.gaps)
@@ -203,7 +205,7 @@ class Counts:
             formats=self.total("formats"),
             damages=self.of_segments(lambda found: "; ".join(found.damages)),
             unknown_keys=dict(sorted(self.tally.unknown_keys.items())),
-            unusual=dict(sorted(self.tally.unusual.items())),
+            unusual=_sorted(self.tally.unusual),
             errors=self.rows["errors"].total(),
             long_numbers=self.tally.long_numbers,
             receive_delays={} if self.delays is None else self.delays.found(),

@@ -35,6 +35,15 @@ _HOT: Final = ("level2", "market_trades", "ticker", "ticker_batch")
 """The tables that the kernel decodes; its codes for channels are their places in CHANNELS."""
 DAMAGED: Final = "damaged file"
 """The kind of reason of what is no line: the place where a compressed file is damaged."""
+CRLF: Final = 16
+FORMS: Final = {
+    1: "capture_ts with a space",
+    2: "capture_ts without a zone",
+    4: "capture_ts with an offset like +0000",
+    8: "capture_ts as an epoch",
+    CRLF: "CRLF",
+}
+"""What is unusual about a line, by the bit that stands for it: the kernel's, and that of its end."""
 _OF_FRAME: Final = frozenset(column.name for column in FRAME) | {"unbroken_since"}
 
 
@@ -70,7 +79,8 @@ class Decoded:
 
     The tables' ``line`` is an index into ``lines``; connection and run are not yet known. ``tallies``: line
     and counts, of the lines that have any. ``markers``: line and product of the rows of level2 that are
-    markers of snapshots. ``crlf``: the lines that end as on Windows.
+    markers of snapshots. ``forms``: by what bits of `FORMS` each line that is not
+    usual was read by the kernel, or ends.
     """
 
     piece: Piece
@@ -79,7 +89,7 @@ class Decoded:
     rejects: list[Reject]
     tallies: list[tuple[int, Tally]]
     markers: list[tuple[int, str]]
-    crlf: npt.NDArray[np.bool_]
+    forms: I64
 
 
 class Decoder:
@@ -135,7 +145,7 @@ class _Work:
         if self.piece.damage:
             end = self.piece.offset + self.piece.size
             self.rejects.append(Reject(len(self.lines), end, f"{DAMAGED}: {self.piece.damage}", b""))
-        return Decoded(self.piece, self.lines, tables, self.rejects, self.tallies, self.markers, self.crlf)
+        return Decoded(self.piece, self.lines, tables, self.rejects, self.tallies, self.markers, self.forms)
 
     def long_line(self) -> Decoded:
         """Reject the one line, by what its first bytes say of it."""
@@ -152,7 +162,7 @@ class _Work:
                 self.lines.lost_products[0] = None  # more of them may be in the rest
         self.note_level2()
         reject = Reject(0, piece.offset, piece.fault, raw, piece.left_out)
-        return Decoded(piece, self.lines, {}, [reject], [], [], self.crlf)
+        return Decoded(piece, self.lines, {}, [reject], [], [], self.forms)
 
     # --- the kernel's lines
 
@@ -246,7 +256,8 @@ class _Work:
         starts = headers[kernels.OFFSET]
         ends = np.append(starts[1:], self.piece.size)
         ends -= self.piece.buffer[ends - 1] == ord("\n")  # the last line may have none
-        self.crlf = (self.piece.buffer[ends - 1] == ord("\r")) & (ends > starts)
+        crlf = (self.piece.buffer[ends - 1] == ord("\r")) & (ends > starts)
+        self.forms = np.where(framed, headers[kernels.FORM], 0) | crlf * CRLF
         return Lines(
             sequence_num=np.where(framed, headers[kernels.SEQUENCE_NUM], NO_NUMBER),
             server_time=np.where(framed, headers[kernels.SERVER_TIME], NO_TIME),

@@ -943,6 +943,30 @@ def outlined_time(text: str) -> int | None:
     return time(text)
 
 
+def outlined_receipt(cursor: Cursor) -> int | None:
+    """Read the capture_ts of a header: in UTC, or an epoch of plain digits that is not 0."""
+    cursor.skip_space()
+    if cursor.line[cursor.at : cursor.at + 1] != b'"':
+        number = cursor.match(re.compile(rb"([0-9]+(?:\.[0-9]+)?)(?![0-9.eE])"))
+        if "." in number and len(number) > 16:  # not every digit is in its double
+            raise Unreadable
+        return outlined_epoch(number)
+    text = cursor.text()
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
+        return outlined_epoch(text)
+    found = re.fullmatch(r"(.{10})[T ](.*?)(Z|\+00:?00|)", text)
+    if not found:
+        raise Unreadable
+    return outlined_time(f"{found[1]}T{found[2]}Z")
+
+
+def outlined_epoch(text: str) -> int | None:
+    whole = text.split(".")[0]
+    if text[0] == "0" or len(whole) > 19:
+        raise Unreadable
+    return _epoch(text)
+
+
 def outline(line: bytes) -> Outline | None:
     """Read the usual header of a rejected line, and its products; None when it has none.
 
@@ -956,7 +980,7 @@ def outline(line: bytes) -> Outline | None:
         if cursor.has(b'"capture_ts"'):
             enveloped = True
             cursor.take(b":")
-            captured = outlined_time(cursor.text())
+            captured = outlined_receipt(cursor)
             cursor.take(b",", b'"data"', b":", b"{")
         header: dict[str, Any] = {}
         while (name := cursor.text()) != "events":

@@ -307,6 +307,11 @@ def test_a_line_of_a_gigabyte_is_never_in_memory(tmp_path):
         for _ in range(1 << 10):
             stream.write(b"a" * (1 << 20))
     assert path.stat().st_size < 40_000
+    short = tmp_path / "short.ndjson"
+    short.write_bytes(b"a" * 9_999)
+    assert (
+        cb.read_raw(short, max_line_mb=0.001).rejects.height == 1
+    )  # so that nothing has to be compiled there
     command = [sys.executable, "-c", PEAK, str(path)]
     peak = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     assert peak < 700, f"{peak} MB"
