@@ -1026,7 +1026,12 @@ def header(line):
         (wire.advanced("user", 5, {"orders": []}), (5, False, [], "advanced")),
         (wire.advanced("l2_dat", 5, wire.book("A", wire.update("bid", 1, 1))), (5, True, ["A"], "advanced")),
         (wire.advanced("l2_dat", 5, {}, {"updates": None, "product_id": "A"}), (5, True, None, "advanced")),
-        (wire.advanced("ticker", 5, {"updates": [], "product_id": "A"}), (5, True, ["A"], "advanced")),
+        (wire.advanced("ticker", 5, {"updates": [], "product_id": "A"}), (5, False, [], "advanced")),
+        *(
+            ({"type": sent, "channel": "level2", "product_ids": ["A"]}, (None, False, [], None))
+            for sent in ("subscribe", "unsubscribe")
+        ),
+        ({"type": "subscribe", "channel": "l2_dat", "events": [{"updates": 1}]}, (None, False, [], None)),
         (wire.advanced("user", 5) | {"bids": 1}, (5, True, [], "advanced")),
         (wire.change(-1), (None, True, ["BTC-USD"], "advanced")),
         (wire.change(2**53 + 1), (None, True, ["BTC-USD"], "advanced")),
@@ -1045,7 +1050,9 @@ def header(line):
         ({"type": "l2update"}, (None, True, None, "exchange")),
         ({"type": "l2updat", "product_id": "A", "changes": []}, (None, True, ["A"], "exchange")),
         ({"product_id": "A", "asks": []}, (None, True, ["A"], "exchange")),
-        ({"type": "open", "events": [{"updates": 1, "product_id": "A"}]}, (None, True, ["A"], "exchange")),
+        ({"type": "open", "events": [{"updates": 1, "product_id": "A"}]}, (None, False, [], None)),
+        ({"type": "opem", "events": [{"updates": 1, "product_id": "A"}]}, (None, True, ["A"], "exchange")),
+        ({"type": "auction", "product_id": "A", "bids": [], "asks": []}, (None, False, [], None)),
         ({"type": "snapshot", "product_id": "A", "events": 1}, (None, True, None, "exchange")),
         ({"type": "l2update", "product_id": "A", "sequence_num": 5}, (5, True, ["A"], "advanced")),
         *(
@@ -1269,7 +1276,7 @@ def test_what_shows_no_feed_is_no_switch():
         (wire.change(None), True),
         (wire.error(sequence_num=0), True),
         ({"channel": "error"}, True),
-        ({"channel": None}, True),
+        ({"channel": None}, False),
         ({"type": "open", "sequence_num": 0}, True),
         ({"type": "open", "sequence_num": None}, False),
         ({"type": "open", "sequence_num": "0"}, False),

@@ -43,7 +43,11 @@ def decode_line(raw: bytes) -> Frame:
         With the reason, as it goes into the rejects.
     """
     tally = Tally()
-    line = parse_line(raw, tally)
+    return decode_object(parse_line(raw, tally), tally)
+
+
+def decode_object(line: dict[str, Any], tally: Tally) -> Frame:
+    """Decode a line that was parsed; raises as `decode_line` does."""
     capture_time = None
     frame = line
     if "data" in line:

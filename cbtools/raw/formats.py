@@ -17,6 +17,7 @@ from cbtools.raw.values import NotUnderstood
 KIND: Final = "another format"
 NO_FRAME: Final = "no channel and no type"
 
+_FROM_2012, _TO_2100 = 1_325_376_000, 4_102_444_800
 _HEAD: Final = 256
 _TAIL: Final = 64
 """What is looked at of a line's beginning and its end: a line may have megabytes."""
@@ -56,6 +57,7 @@ _TIME_FIRST: Final = re.compile(
     rb"|[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9:]{8}(?:\.[0-9]{1,9})?(?:Z|[+-][0-9]{2}:?[0-9]{2})?)"
     rb"(?::?[ \t]+|,[ \t]*)\{"
 )
+_NUMBER: Final = re.compile(r"[0-9]{1,19}(?:\.[0-9]{1,19})?", re.ASCII)
 _PYTHON_KEY: Final = re.compile(rb"\{\s*'")
 _INDENTED: Final = re.compile(rb'[ \t]{2,}["\[\]{}]|\[\r?$')
 _CONTROL: Final = re.compile(rb"[\x01-\x08\x0e-\x1a\x1c-\x1f]")
@@ -173,9 +175,13 @@ def _rounded(time: Any) -> str:
 
 
 def _is_time(value: Any) -> bool:
+    """Return whether a value is a time; a number is one from 2012 to 2100, in s, ms, us or ns."""
+    if type(value) is str and _NUMBER.fullmatch(value):
+        value = float(value)
     if type(value) is str:
         return _TIME_FIRST.fullmatch(value[:_HEAD].encode("utf-8", "replace") + b" {") is not None
-    return (type(value) is int or type(value) is float) and value >= 10**8
+    is_number = type(value) is int or type(value) is float
+    return is_number and any(_FROM_2012 <= value / unit <= _TO_2100 for unit in (1, 10**3, 10**6, 10**9))
 
 
 def _path(key: str) -> str:

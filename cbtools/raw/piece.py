@@ -17,7 +17,7 @@ import numpy.typing as npt
 import polars as pl
 
 from cbtools.raw import columns
-from cbtools.raw.decode import channel_codes, decode_line
+from cbtools.raw.decode import channel_codes, decode_object, parse_line
 from cbtools.raw.files import Buffer, Piece
 from cbtools.raw.header import Header, read_header
 from cbtools.raw.rows import Frame, Row, Tally
@@ -285,11 +285,13 @@ class _Work:
         ends = np.append(starts[1:], self.piece.size)
         for i in np.flatnonzero(~self.lines.framed).tolist():
             raw = self.piece.buffer[starts[i] : ends[i]].tobytes().removesuffix(b"\n")
+            tally, line = Tally(), None
             try:
-                frame = decode_line(raw)
+                line = parse_line(raw, tally)
+                frame = decode_object(line, tally)
             except NotUnderstood as reason:
                 self.rejects.append(Reject(i, self.piece.offset + int(starts[i]), str(reason), raw))
-                self.outline(i, int(starts[i]), raw)
+                self.outline(i, int(starts[i]), line)
                 continue
             if frame.tally:
                 self.tallies.append((i, frame.tally))
@@ -311,13 +313,13 @@ class _Work:
         lines.server_time[i] = NO_TIME if of.server_time is None else of.server_time
         lines.capture_time[i] = NO_TIME if of.capture_time is None else of.capture_time
 
-    def outline(self, i: int, start: int, raw: bytes) -> None:
-        """Note what can still be read of a rejected line."""
+    def outline(self, i: int, start: int, line: dict[str, Any] | None) -> None:
+        """Note what can still be read of a rejected line, which was parsed if it is JSON."""
         self.lines.rejected[i] = True
         kernels = self.kernels
         channel, header = self.usual_header(start)
         if header is None or (header.products is None and channel in (kernels.LEVEL2, kernels.UNKNOWN)):
-            read = read_header(raw)
+            read = None if line is None else read_header(line)
             if header is None:
                 header = read
             elif read is not None:

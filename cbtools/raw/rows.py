@@ -107,7 +107,12 @@ def known(names: str) -> frozenset[str]:
 def text_of(found: dict[str, Any], key: str) -> str | None:
     """Read a text that may be missing; anything else is kept as its JSON text."""
     value = found.get(key)
-    return value if value is None or type(value) is str else orjson.dumps(value).decode()
+    if value is None or type(value) is str:
+        return value
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:  # deeper than it writes
+        raise NotUnderstood("bad text", f"{key} is nested too deeply") from None
 
 
 def trade_row(trade: dict[str, Any], is_snapshot: bool, tally: Tally, more: Row = (None, None, None)) -> Row:

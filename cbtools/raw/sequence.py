@@ -16,7 +16,7 @@ import numpy as np
 
 NO_NUMBER: Final = -1
 NO_TIME: Final = int(np.iinfo(np.int64).min)
-_LAST_TIME: Final = int(np.iinfo(np.int64).max)
+LAST_TIME: Final = int(np.iinfo(np.int64).max)
 REMEMBERED: Final = 1024
 """An exact repeat is looked for among this number of the connection's last frames."""
 
@@ -49,7 +49,7 @@ class Run(NamedTuple):
             return first
         floor = max(self.floor, first.floor + self.breaks) if first.breaks else self.floor
         return Run(
-            min(max(self.floor, first.name + self.breaks), _LAST_TIME), first.breaks + self.breaks, floor
+            min(max(self.floor, first.name + self.breaks), LAST_TIME), first.breaks + self.breaks, floor
         )
 
 
@@ -214,4 +214,4 @@ class Stream:
 
 def later(time: int, run: int) -> int:
     """Name the run behind another; the last instant that a column can hold stays the last."""
-    return min(max(time, run + 1), _LAST_TIME)
+    return min(max(time, run + 1), LAST_TIME)

@@ -261,19 +261,13 @@ def _of_lines(values: npt.NDArray[Any], line: I64) -> npt.NDArray[Any]:
 
 def _with_own_runs(since: I64, line: I64, product: pl.Series, tracked: Tracked) -> I64:
     """Put in the runs that only some products have, each from its line to the product's next one."""
-    since, runs = (
-        since.copy(),
-        pl.DataFrame(
-            tracked.runs, schema={"line": pl.Int64, "product": pl.String, "run": pl.Int64}, orient="row"
-        ),
+    runs = pl.DataFrame(
+        tracked.runs, schema={"line": pl.Int64, "product": pl.String, "run": pl.Int64}, orient="row"
     )
-    for (product_id,), own in runs.group_by("product"):
-        rows = np.flatnonzero((product == product_id).to_numpy())
-        at = np.searchsorted(own["line"].to_numpy(), line[rows], "right") - 1
-        own_run = (at >= 0) & own["run"].is_not_null().to_numpy()[at]
-        rows, at = rows[own_run], at[own_run]
-        since[rows] = own["run"].fill_null(0).to_numpy()[at]
-    return since
+    rows = pl.DataFrame({"line": line, "product": product, "since": since})
+    # the order is that of the lines, by which both are sorted; within a line the last run counts
+    found = rows.join_asof(runs, on="line", by="product", check_sortedness=False)
+    return found.select(pl.coalesce("run", "since")).to_series().to_numpy()
 
 
 def _gaps(tracked: Tracked) -> pl.DataFrame:

@@ -131,7 +131,7 @@ def run_segment(
         )
     path, name, root = paths[0], segment_name(paths[0]), as_place(out)
     task = Task(root, config, chunk_bytes, check_products(products), strict, max_line_mb)
-    first = first_of_recording(path)
+    first = first_of_recording(path, max_line_mb)
     check_state_folder(root)
     found = Found(state, "the state given") if state is not None else find_state(root, first, name)
     with _ProgressBar(path.stat().st_size, name, shown=progress) as told:

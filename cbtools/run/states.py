@@ -9,6 +9,8 @@ from typing import Final, Self
 from cbtools.book.state import BookState
 from cbtools.book.states import FOLDER, KeptState, kept_states
 from cbtools.errors import ConfigError, SegmentError, StateError
+from cbtools.raw.delays import LATE
+from cbtools.raw.files import MAX_LINE_MB
 from cbtools.raw.piece import Wanted
 from cbtools.raw.sequence import NO_NUMBER, NO_TIME, Stream
 from cbtools.raw.stream import Reading
@@ -78,12 +80,13 @@ class Kept:
         kept = [state for state in self.states if segment not in (state.segment, *state.segments)]
         begin = first_time(first)
         timed = [state for state in kept if NO_TIME not in (state.time, begin)]
-        before = sorted(timed, key=lambda state: (state.time > begin, abs(state.time - begin)))
+        before = sorted(timed, key=lambda state: (state.time > begin + LATE, abs(state.time - begin)))
         near = [state for state in before if self._is_near(state, first)]
         frame = first.starts[0] if first.starts and first.starts[0][1] != NO_TIME else None
         repeated = sorted((state for state in near if frame in state.recent), key=_later_first)
         follows = [state for state in near if NO_NUMBER < state.last == first.first - 1]
-        return repeated or follows or [state for state in before if state.time <= begin]
+        # a clock may step back where one ends: the exchange's own did so at 254 of 9,946 real lines
+        return repeated or follows or sorted((s for s in timed if s.time <= begin + LATE), key=_later_first)
 
     @staticmethod
     def _is_near(state: KeptState, first: Stream) -> bool:
@@ -92,8 +95,9 @@ class Kept:
 
 
 def first_time(first: Stream) -> int:
-    """Tell when the first frame was received, or sent if that is not known."""
-    return first.first_time if first.first != NO_NUMBER else first.origin
+    """Return when the first frame was received, or sent; of one without a time, when a later one was."""
+    time = first.first_time if first.first != NO_NUMBER else first.origin or NO_TIME
+    return time if time != NO_TIME else first.last_time
 
 
 def _written_at(state: KeptState) -> int:
@@ -112,7 +116,7 @@ def first_frame(path: Path) -> Stream:
     return _read_first(path).stream
 
 
-def first_of_recording(path: Path) -> Stream:
+def first_of_recording(path: Path, max_line_mb: float) -> Stream:
     """Read a segment until its first frame.
 
     Raises
@@ -120,15 +124,16 @@ def first_of_recording(path: Path) -> Stream:
     SegmentError
         If it is not a recording: it has lines, and of none of them a frame's header can be read.
     """
-    reading = _read_first(path)
+    reading = _read_first(path, max_line_mb)
     if why := reading.report.no_recording:
         raise SegmentError(f"{path} is not a recording: {', '.join(why.values())}")
     return reading.stream
 
 
-def _read_first(path: Path) -> Reading:
+def _read_first(path: Path, max_line_mb: float = MAX_LINE_MB) -> Reading:
     # whole: that objects stand one behind the other is seen behind the first one's header
-    reading = Reading([path], Wanted({}, whole=True), chunk_bytes=_FIRST_BYTES)
+    wanted = Wanted({}, whole=True)
+    reading = Reading([path], wanted, chunk_bytes=_FIRST_BYTES, max_line_mb=max_line_mb)
     batches = iter(reading)
     for _ in batches:
         if reading.has_frames:

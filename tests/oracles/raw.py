@@ -395,7 +395,12 @@ def json_text(value: Any) -> str:
 
 def any_text(value: Any) -> str | None:
     """Give a text as it is, and anything else as its JSON text."""
-    return value if value is None or isinstance(value, str) else json_text(value)
+    if value is None or isinstance(value, str):
+        return value
+    text = json_text(value)
+    if nesting(text) > 254:
+        raise Illegal("nested too deep")
+    return text
 
 
 def one_of(value: Any, meaning: dict[str, str]) -> str:
@@ -813,12 +818,14 @@ def header_of(line: bytes, value: Any) -> Header | None:
     if data is None:
         return None
     number = unless_illegal(sequence_number, data.get("sequence_num"))
-    channel_is_level2 = data.get("channel") in LEVEL2_CHANNELS
-    if "channel" not in data:
-        channel_is_level2 = data.get("type") in ("snapshot", "l2update")
-    is_level2 = channel_is_level2 or holds_level2(data)
+    sent_by_client = data.get("type") in ("subscribe", "unsubscribe")
+    if "channel" in data:
+        is_level2, is_known = data["channel"] in LEVEL2_CHANNELS, data["channel"] in KNOWN_CHANNELS
+    else:
+        is_level2, is_known = data.get("type") in ("snapshot", "l2update"), data.get("type") in KNOWN_TYPES
+    is_level2 = not sent_by_client and (is_level2 or (not is_known and holds_level2(data)))
     feed = None
-    if "channel" in data or number is not None:
+    if number is not None or (isinstance(data.get("channel"), str) and not sent_by_client):
         feed = "advanced"
     elif is_level2:
         feed = "exchange"
@@ -838,7 +845,11 @@ def header_of_outline(usual: Outline, data: dict[str, Any] | None) -> Header:
     is_level2 = usual.channel in LEVEL2_CHANNELS
     products = usual.products
     if data is not None:
-        is_level2 = is_level2 or (usual.channel not in KNOWN_CHANNELS and holds_level2(data))
+        is_damaged = usual.channel not in KNOWN_CHANNELS and data.get("type") not in (
+            "subscribe",
+            "unsubscribe",
+        )
+        is_level2 = is_level2 or (is_damaged and holds_level2(data))
         products = lost_products(data) if products is None else products
     return Header(
         sequence_num=usual.sequence_num,
@@ -851,6 +862,20 @@ def header_of_outline(usual: Outline, data: dict[str, Any] | None) -> Header:
 
 
 LEVEL2_CHANNELS = ("l2_data", "level2")
+KNOWN_TYPES = (
+    *(
+        "snapshot",
+        "l2update",
+        "match",
+        "last_match",
+        "ticker",
+        "heartbeat",
+        "status",
+        "subscriptions",
+        "error",
+    ),
+    *("received", "open", "done", "change", "activate", "auction", "rfq_match"),
+)
 KNOWN_CHANNELS = (*ADVANCED, "error", "errors")
 
 

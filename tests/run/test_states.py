@@ -89,7 +89,7 @@ def test_one_that_ended_as_it_begins_is_before_it(find, keep):
 
 
 def test_later_ones_are_not_taken(find, keep):
-    keep("later", 90, 5.001)
+    keep("later", 90, 10.001)
     keep("much later", 5, 50)
     assert find(5, 5) == Found(None, "nothing")
 
@@ -99,6 +99,13 @@ def test_one_of_a_clock_that_was_ahead_is_known_by_its_number(find, keep):
     state = keep("ahead", 4, 12)
     keep("before", 90, 3)
     assert find(5, 5) == Found(state, "ahead")
+
+
+@pytest.mark.parametrize("number", [None, 50])
+def test_the_latest_is_taken_also_if_the_clock_stepped_back_by_seconds(find, keep, number):
+    keep("first", 90, 3)
+    state = keep("second", 90, 9.5)
+    assert find(number, 5) == Found(state, "second")
 
 
 @pytest.mark.parametrize("number", [5, 50])
