@@ -37,7 +37,7 @@ NAME_BYTES = 24  # a longer product_id makes a line ODD
 # rows of `Sheets.lines`, a column a line
 OFFSET, STATUS, CHANNEL, SEQUENCE_NUM, SERVER_TIME, CAPTURE_TIME, LONG_NUMBERS, FORM = range(8)
 # bits of a capture_ts that is written in another form than usual: `FORM` of its line
-SPACE, NO_ZONE, OFFSET_0000, EPOCH = 1, 2, 4, 8
+SPACE, NO_ZONE, OFFSET_0000, EPOCH, DOUBLE = 1, 2, 4, 8, 16  # DOUBLE: the number's place stands for its value
 # rows of `Sheets.events`, a column an event: its line, its channel, 1 for a snapshot, its product (level2),
 # and the end of its rows
 EVENT_LINE, EVENT_CHANNEL, EVENT_SNAPSHOT, EVENT_PRODUCT, EVENT_END = range(5)
@@ -548,9 +548,10 @@ def _received(buf: U8, i: int, memo: U64) -> tuple[int, int]:
 def _epoch(buf: U8, i: int, quoted: bool, memo: U64) -> tuple[int, int]:
     """Read an epoch, in s, ms, us or ns by its size, as nanoseconds; digits below one are cut off.
 
-    Of a JSON number its double counts: beyond 15 digits this may be another than the text.
+    Of a JSON number its double counts, which is another than a text of more than 15 digits: of one, the place
+    is given.
     """
-    n, value = 0, 0
+    n, value, start = 0, 0, i
     while 48 <= _at(buf, i) <= 57 and n < 19:
         value = value * 10 + (_at(buf, i) - 48)
         n, i = n + 1, i + 1
@@ -566,8 +567,11 @@ def _epoch(buf: U8, i: int, quoted: bool, memo: U64) -> tuple[int, int]:
             if decimals < unit:
                 value += (_at(buf, i) - 48) * _POWERS[unit - 1 - decimals]
             decimals, i = decimals + 1, i + 1
-        if decimals == 0 or value < 0 or (not quoted and n + decimals > 15):
+        if decimals == 0 or decimals > 100 or value < 0:
             return -1, 0
+        if not quoted and n + decimals > 15:
+            memo[_FORM] = np.uint64(EPOCH | DOUBLE)
+            return i, start
     memo[_FORM] = np.uint64(EPOCH)
     return i, value
 
@@ -981,7 +985,9 @@ def outline(buf: U8, start: int, sheets: Sheets) -> tuple[bool, bool]:
     The first value: its header is legal, and stands in ``lines``. The second: it is a level2 frame's, and
     the structure of its events is legal; their products are then added to the memo.
     """
+    sheets.memo[_FORM] = _U0
     i, enveloped = _header(buf, start, _ZERO, sheets)
+    sheets.lines[FORM, 0] = np.int64(sheets.memo[_FORM])
     if i < 0 or sheets.lines[CHANNEL, 0] != LEVEL2:
         return i >= 0, False
     while i >= 0 and _at(buf, i) != _CLOSE_LIST:

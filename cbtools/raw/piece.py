@@ -5,6 +5,7 @@ Nothing here knows of other pieces, so that pieces can be decoded side by side.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +24,7 @@ from cbtools.raw.header import Header, read_header
 from cbtools.raw.rows import Frame, Row, Tally
 from cbtools.raw.sequence import ADVANCED, NO_FEED, NO_NUMBER, NO_TIME
 from cbtools.raw.tracking import Lines
-from cbtools.raw.values import NotUnderstood
+from cbtools.raw.values import NotUnderstood, receipt_ns
 from cbtools.schema import CHANNELS, FRAME, TIME, schema
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ _HOT: Final = ("level2", "market_trades", "ticker", "ticker_batch")
 """The tables that the kernel decodes; its codes for channels are their places in CHANNELS."""
 DAMAGED: Final = "damaged file"
 """The kind of reason of what is no line: the place where a compressed file is damaged."""
-CRLF: Final = 16
+_LONGEST_NUMBER: Final = 128
+CRLF: Final = 32
 FORMS: Final = {
     1: "capture_ts with a space",
     2: "capture_ts without a zone",
@@ -258,6 +260,8 @@ class _Work:
         ends -= self.piece.buffer[ends - 1] == ord("\n")  # the last line may have none
         crlf = (self.piece.buffer[ends - 1] == ord("\r")) & (ends > starts)
         self.forms = np.where(framed, headers[kernels.FORM], 0) | crlf * CRLF
+        for i in np.flatnonzero(framed & (headers[kernels.FORM] & kernels.DOUBLE > 0)).tolist():
+            headers[kernels.CAPTURE_TIME, i] = self.double_at(int(headers[kernels.CAPTURE_TIME, i]))
         return Lines(
             sequence_num=np.where(framed, headers[kernels.SEQUENCE_NUM], NO_NUMBER),
             server_time=np.where(framed, headers[kernels.SERVER_TIME], NO_TIME),
@@ -268,6 +272,12 @@ class _Work:
             level2=framed & (headers[kernels.CHANNEL] == kernels.LEVEL2),
             digests=partial(_digests, kernels, self.piece.buffer, starts, ends),
         )
+
+    def double_at(self, place: int) -> int:
+        """Read the capture_ts that is a JSON number of many digits: the kernel tells where it stands."""
+        text = self.piece.buffer[place : place + _LONGEST_NUMBER].tobytes()
+        value = float(text[: len(text) - len(text.lstrip(b"0123456789."))])
+        return receipt_ns(value, "capture_ts", Counter()) or NO_TIME
 
     def count_long_numbers(self, headers: I64) -> None:
         kernels = self.kernels
@@ -341,6 +351,8 @@ class _Work:
         channel, number, server, capture = sheets.lines[
             [kernels.CHANNEL, kernels.SEQUENCE_NUM, kernels.SERVER_TIME, kernels.CAPTURE_TIME], 0
         ].tolist()
+        if sheets.lines[kernels.FORM, 0] & kernels.DOUBLE:
+            capture = self.double_at(capture)
         products = kernels.product_names(sheets) if has_products else None
         return channel, Header(ADVANCED, number, server, capture, channel == kernels.LEVEL2, products)
 

@@ -973,23 +973,21 @@ def outlined_receipt(cursor: Cursor) -> int | None:
     cursor.skip_space()
     if cursor.line[cursor.at : cursor.at + 1] != b'"':
         number = cursor.match(re.compile(rb"([0-9]+(?:\.[0-9]+)?)(?![0-9.eE])"))
-        if "." in number and len(number) > 16:  # not every digit is in its double
-            raise Unreadable
-        return outlined_epoch(number)
+        return outlined_epoch(number, Number(number))
     text = cursor.text()
     if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
-        return outlined_epoch(text)
+        return outlined_epoch(text, text)
     found = re.fullmatch(r"(.{10})[T ](.*?)(Z|\+00:?00|)", text)
     if not found:
         raise Unreadable
     return outlined_time(f"{found[1]}T{found[2]}Z")
 
 
-def outlined_epoch(text: str) -> int | None:
+def outlined_epoch(text: str, value: Number | str) -> int | None:
     whole = text.split(".")[0]
-    if text[0] == "0" or len(whole) > 19:
+    if text[0] == "0" or len(whole) > 19 or len(text) - len(whole) > 101:
         raise Unreadable
-    return _epoch(text)
+    return _epoch(value)
 
 
 def outline(line: bytes) -> Outline | None:
