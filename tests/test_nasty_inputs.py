@@ -1242,6 +1242,17 @@ def test_24_deep_nesting(read, depth, brackets):
     assert column(raw.level2, "line") == [1, 2, 3]
 
 
+@pytest.mark.parametrize(("depth", "rejected"), [(254, 0), (255, 1), (300, 1)])
+@pytest.mark.parametrize("frame", [wire.error("@"), wire.error(reason="@"), wire.heartbeat(1, "@", 1)])
+def test_24_a_text_that_is_nested_deeply(read, frame, depth, rejected):
+    """What is kept as its JSON text is rejected where it is too deep to be written."""
+    line = wire.line(frame).replace(b'"@"', b"[" * depth + b"]" * depth)
+    raw = read(wire.change(0), line, wire.change(2 - ("type" in frame)))
+    assert column(raw.level2, "line") == [1, 3]
+    assert len({*column(raw.level2, "unbroken_since")}) == 1
+    assert raw.rejects.height == rejected
+
+
 def test_24_a_cut_last_line(read):
     raw = read.segments(wire.segment(*GOOD[:2]) + CUT)
     rejected(raw, (3, len(GOOD[0]) + len(GOOD[1]) + 2, CUT))

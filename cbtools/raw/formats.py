@@ -124,15 +124,15 @@ def not_json(raw: bytes, error: orjson.JSONDecodeError) -> NotUnderstood:
 
 def no_object(value: Any) -> NotUnderstood:
     """Return why a line is not understood that is JSON, but no object."""
+    if type(value) is list and len(value) == 2:
+        for time, frame in ((0, 1), (1, 0)):
+            if _is_time(value[time]) and _is_frame(value[frame]):
+                return _other(_PAIR % (time, frame) + _rounded(value[time]))
     first = value[0] if type(value) is list and value else None
     if type(first) is dict:
         inner = first.get("data")
         if _is_frame(first) or _is_frame(inner):
             return _other(_ARRAY)
-    if type(value) is list and len(value) == 2:
-        for time, frame in ((0, 1), (1, 0)):
-            if _is_time(value[time]) and _is_frame(value[frame]):
-                return _other(_PAIR % (time, frame) + _rounded(value[time]))
     return NotUnderstood("not an object")
 
 

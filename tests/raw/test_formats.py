@@ -136,6 +136,9 @@ def test_no_cut_of_a_record_is_a_format():
         ({"ts": 1772687167123, "msg": FRAME}, "{capture_ts: .ts, data: .msg}"),
         ({"msg": FRAME, "recv": "2026-03-05T05:06:07Z"}, "{capture_ts: .recv, data: .msg}"),
         ({"n": 5, "msg": FRAME}, "{data: .msg}"),
+        ({"conn": 1234567890, "ts": 1772687167.5, "msg": FRAME}, "{capture_ts: .ts, data: .msg}"),
+        ({"seq": 100_000_001, "at": 1772687167, "msg": FRAME}, "{capture_ts: .at, data: .msg}"),
+        ({"seq": "100000001", "msg": FRAME}, "{data: .msg}"),
         ({"t s": 1772687167.5, "pay-load": FRAME}, '{capture_ts: .["t s"], data: .["pay-load"]}'),
         ({"ts": "1772687167", "raw": LINE.decode()}, "{capture_ts: .ts, data: (.raw|fromjson)}"),
         (
@@ -148,6 +151,29 @@ def test_a_frame_in_a_member_is_found(line, jq):
     told = reason(orjson.dumps(line))
     assert told.startswith("another format: a frame ")
     assert told.endswith(f"rename it: jq -c '{jq}'")
+
+
+def test_a_pair_of_a_time_and_a_frame():
+    for pair, jq in (
+        ([1772687167.5, FRAME], ".[0], data: .[1]"),
+        ([FRAME, "1772687167"], ".[1], data: .[0]"),
+    ):
+        expected = f"another format: a JSON array of a time and a frame; make it an object: jq -c '{{capture_ts: {jq}}}'"
+        assert reason(orjson.dumps(pair)) == expected
+    assert reason(orjson.dumps([5, FRAME])) == "not an object"
+
+
+def test_older_jq_round_nanoseconds():
+    for line in ({"ts": 1772687167123456789, "msg": FRAME}, [1772687167123456789, FRAME]):
+        assert reason(orjson.dumps(line)).endswith("' (jq 1.7 or later: older ones round it)")
+
+
+def test_a_page_of_html():
+    assert reason(b"<!DOCTYPE html><title>502</title>").startswith("another format: an HTML page; ")
+
+
+def test_bytes_that_are_not_utf_8():
+    assert reason(b'{"type":"heartbeat","x":"\xff"}') == "not JSON: not UTF-8 from byte 25 on"
 
 
 def test_what_it_advises_can_be_read():

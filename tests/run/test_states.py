@@ -88,6 +88,13 @@ def test_one_that_ended_as_it_begins_is_before_it(find, keep):
     assert find(5, 5) == Found(state, "a")
 
 
+def test_a_first_frame_without_a_time_continues_by_its_number(root, tmp_path, keep):
+    state = keep("before", 4, 4)
+    error = wire.line(wire.error(sequence_num=5))
+    path = timeline.write(tmp_path / "now", 1, error, timeline.received(wire.change(6), 6))
+    assert find_state(root, first_frame(path), "now") == Found(state, "before")
+
+
 def test_later_ones_are_not_taken(find, keep):
     keep("later", 90, 10.001)
     keep("much later", 5, 50)

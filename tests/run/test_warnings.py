@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import warnings
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,26 @@ def warned(function: Any, *arguments: Any, **more: Any) -> list[str]:
 
 def test_it_is_a_user_warning():
     assert issubclass(cb.CbtoolsWarning, UserWarning)
+
+
+def test_of_a_damaged_file(good, tmp_path):
+    packed = tmp_path / "a.ndjson.gz"
+    packed.write_bytes(gzip.compress(good.read_bytes())[:-8])
+    (message,) = warned(cb.run_segment, packed, tmp_path / "out")
+    assert message.startswith("a: the file is damaged: the checksum of a gzip member is cut off (byte ")
+    assert message.endswith("). All lines that its bytes yield were read") or "read to the end" in message
+
+
+@pytest.mark.parametrize(("bad", "count"), [(2, 0), (3, 1)])
+def test_of_lines_of_which_more_than_a_quarter_was_rejected(good, tmp_path, bad, count):
+    lines = good.read_bytes().splitlines()[:6]
+    good.write_bytes(wire.segment(*lines, *[b'1772600767 {"type":"heartbeat"}'] * bad))
+    messages = warned(cb.run_segment, good, tmp_path / "out")
+    assert len(messages) == count
+    for message in messages:
+        assert message.startswith(
+            f"{good.stem}: 3 of 9 lines were rejected (another format 3); 3 appear to be a "
+        )
 
 
 def test_of_a_good_recording_nothing_is_warned(good, tmp_path):
