@@ -158,8 +158,9 @@ def test_a_pair_of_a_time_and_a_frame():
         ([1772687167.5, FRAME], ".[0], data: .[1]"),
         ([FRAME, "1772687167"], ".[1], data: .[0]"),
     ):
-        expected = f"another format: a JSON array of a time and a frame; make it an object: jq -c '{{capture_ts: {jq}}}'"
-        assert reason(orjson.dumps(pair)) == expected
+        told = reason(orjson.dumps(pair))
+        assert told.startswith("another format: a JSON array of a time and a frame; ")
+        assert told.endswith(f"jq -c '{{capture_ts: {jq}}}'")
     assert reason(orjson.dumps([5, FRAME])) == "not an object"
 
 
