@@ -507,6 +507,47 @@ def test_the_small_inputs_of_the_issue(tmp_path, name, level2, book):
     assert set(quoted.filter(after)["book_state"]) == {UNPROVEN}
 
 
+@pytest.mark.filterwarnings("ignore::cbtools.CbtoolsWarning")
+@pytest.mark.parametrize(
+    ("name", "rejected", "gaps", "book"),
+    [
+        ("exchange_other_types", [3, 5, 7], 0, ["1 ok", "2 ok", "4 ok", "6 ok", "8 ok"]),
+        ("advanced_unknown_channel_sorted_keys", [2], 0, ["1 ok", "3 ok"]),
+        ("advanced_new_header_key", [2], 0, ["1 ok", "3 ok"]),
+        ("one_bad_ticker_of_two", [2], 0, ["1 ok", "3 ok"]),
+        ("both_feeds_in_one_file", [], 0, ["1 ok", "2 unproven", "3 unproven"]),
+        ("product_id_no_folder_can_hold", [3], 0, ["1 ok", "4 ok"]),
+        ("huge_sequence_num", [2, 4, 6], 1, []),
+    ],
+)
+def test_the_other_small_inputs_of_the_issue(tmp_path, name, rejected, gaps, book):
+    path = SHARED / f"{name}.ndjson"
+    if not path.is_file():
+        pytest.skip("the small inputs (shared/cases beside the checkout) are not here")
+    raw = laws.same_as_oracle(path, tmp_path)
+    laws.scan_is_read(path, tmp_path, raw)
+    assert (raw.rejects["line"].to_list(), raw.gaps.height) == (rejected, gaps)
+    got = cb.rebuild_book(raw.level2, depth=1).collect()
+    assert [f"{line} {state}" for line, state in got.select("line", "book_state").iter_rows()] == book
+    for _ in range(2):  # the second time beside what the first one left
+        report = cb.run_segment(path, tmp_path / "out", channel_config=CONFIG)
+        assert report.raw.rejected == len(rejected)
+        for table in ("level2", "market_trades", "ticker"):
+            if getattr(raw, table).height:
+                written = cb.scan_dataset(tmp_path / "out", table).collect()
+                assert written["line"].sort().to_list() == getattr(raw, table)["line"].sort().to_list()
+
+
+def test_no_frame_of_two_connections_in_one_file_is_dropped(tmp_path):
+    path = SHARED / "two_connections_in_one_file.ndjson"
+    if not path.is_file():
+        pytest.skip("the small inputs (shared/cases beside the checkout) are not here")
+    raw = laws.same_as_oracle(path, tmp_path)
+    changes = raw.level2.filter(pl.col("side").is_not_null())
+    assert changes.select(pl.col("line").unique()).to_series().sort().to_list() == [1, 2, 3, 4, 5, 6]
+    assert (raw.report.frames, raw.report.duplicates) == (6, 0)
+
+
 @pytest.mark.parametrize(
     "name", ["gzip_padded_with_zeros.ndjson.gz", "zstd_skippable_frame_first.ndjson.zst"]
 )
