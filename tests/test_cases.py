@@ -321,7 +321,7 @@ CASES: dict[str, Case] = {
         ["1 A ok 99.5 100.5", "3 A unproven 100.0 100.5"],
         ["1 A ok 99.5 100.5", "3 A unproven 100.0 100.5"],
     ),
-    "a lost line of the Exchange feed, shown by an error": Case(
+    "a lost line of the Exchange feed, shown behind an error": Case(
         [
             exchange(wire.exchange_snapshot("A"), 1),
             exchange(wire.exchange_update(["buy", "99", "1"], product_id="A"), 2),
@@ -329,9 +329,9 @@ CASES: dict[str, Case] = {
             timeline.received(wire.error("slow down"), 4),
             exchange(wire.exchange_heartbeat(product_id="A"), 5),
         ],
-        ["1 A snapshot bid 99.5 1", "1 A snapshot ask 100.5 3", "2 A bid 99 1", "4 A break"],
-        ["1 A ok 99.5 100.5", "2 A ok 99.5 100.5", "4 A unproven 99.5 100.5"],
-        ["1 A ok 99.5 100.5", "2 A ok 99.5 100.5", "4 A unproven 99.5 100.5"],
+        ["1 A snapshot bid 99.5 1", "1 A snapshot ask 100.5 3", "2 A bid 99 1", "5 A break"],
+        ["1 A ok 99.5 100.5", "2 A ok 99.5 100.5", "5 A unproven 99.5 100.5"],
+        ["1 A ok 99.5 100.5", "2 A ok 99.5 100.5", "5 A unproven 99.5 100.5"],
     ),
 }  # fmt: skip
 

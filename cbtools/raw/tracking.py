@@ -187,8 +187,10 @@ class _Pass:
             state.recent.extend(zip(*(values[tail].tolist() for values in of_frame), strict=True))
         elif not state.starts:
             state.unnumbered_first |= bool(self.lines.level2[start:end].any())
-        self.note_time(end - 1)
-        state.sent = max(state.sent, int(self.lines.server_time[start:end].max()))
+        of_feed = np.flatnonzero(self.lines.feed[start:end]) + start
+        if len(of_feed):
+            self.note_time(int(of_feed[-1]))
+            state.sent = max(state.sent, int(self.lines.server_time[of_feed].max()))
         return True
 
     def step(self, i: int) -> None:
@@ -197,7 +199,7 @@ class _Pass:
         if not lines.framed[i]:
             state.lost_line()
             return
-        if lines.rejected[i] and lines.feed[i] == NO_FEED:  # of neither feed's books
+        if lines.feed[i] == NO_FEED:  # of neither feed's books, and of neither's counter
             return
         if not state.started:
             time = self.time(i)

@@ -136,7 +136,7 @@ def _read_first(path: Path, max_line_mb: float = MAX_LINE_MB) -> Reading:
     reading = Reading([path], wanted, chunk_bytes=_FIRST_BYTES, max_line_mb=max_line_mb)
     batches = iter(reading)
     for _ in batches:
-        if reading.has_frames:
+        if reading.has_frames and reading.stream.started:
             break
     batches.close()  # type: ignore[attr-defined]
     return reading

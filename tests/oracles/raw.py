@@ -1197,6 +1197,8 @@ class Stream:
 
     def is_repeat(self, frame: Frame | Header, content: bytes, line: int) -> bool:
         """Count the frame in; True for an exact repeat, which changes nothing."""
+        if frame.feed is None:  # an error frame without a number
+            return False
         if not self.started:
             self.start(frame)
         self.follow_feed(frame)
@@ -1230,7 +1232,7 @@ class Stream:
     # -- lines
 
     def note_sent(self, frame: Frame | Header) -> None:
-        if frame.server_time is not None:
+        if frame.server_time is not None and frame.feed is not None:
             self.sent = frame.server_time if self.sent is None else max(self.sent, frame.server_time)
 
     def place(self, frame: Frame | Header, line: int) -> dict[str, Any]:
@@ -1240,7 +1242,7 @@ class Stream:
             "capture_time": frame.capture_time,
             "sequence_num": frame.sequence_num,
             "stream": None,
-            "connection": self.tables.connections,
+            "connection": max(1, self.tables.connections),
             "line": line,
         }
 
@@ -1279,7 +1281,7 @@ class Stream:
         if header is None:
             self.pending = True
             return
-        if header.feed is None:  # of neither feed's books
+        if header.feed is None:  # of neither feed's books, and of neither's counter
             return
         if self.is_repeat(header, content, line):
             return
