@@ -42,7 +42,7 @@ def read_header(line: dict[str, Any]) -> Header | None:
     capture = line.get("capture_ts") if "data" in line else None
     number = _if_legal(lambda: number_of(frame))
     level2 = _holds_level2(frame)
-    sent = frame.get("timestamp" if "channel" in frame else "time")
+    sent = frame.get("timestamp" if "channel" in frame or frame.get("type") == "error" else "time")
     return Header(
         feed=_feed(frame, number, level2=level2),
         sequence_num=number,

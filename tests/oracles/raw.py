@@ -829,10 +829,11 @@ def header_of(line: bytes, value: Any) -> Header | None:
         feed = "advanced"
     elif is_level2:
         feed = "exchange"
+    is_advanced = "channel" in data or data.get("type") == "error"
     captured = unless_illegal(capture_time, value.get("capture_ts")) if "data" in value else None
     return Header(
         sequence_num=number,
-        server_time=unless_illegal(optional_time, data.get("timestamp" if "channel" in data else "time")),
+        server_time=unless_illegal(optional_time, data.get("timestamp" if is_advanced else "time")),
         capture_time=None if captured is None else captured[0],
         is_level2=is_level2,
         products=lost_products(data) if is_level2 else [],
