@@ -56,7 +56,7 @@ class Piece:
 
 
 def check_max_line(max_line_mb: float) -> None:
-    """Raise a ConfigError for a longest line that is none."""
+    """Raise a ConfigError if the longest line is not a number above 0."""
     number = isinstance(max_line_mb, int | float) and not isinstance(max_line_mb, bool)
     if not number or not 0 < max_line_mb < float("inf"):
         raise ConfigError(f"max_line_mb must be a number of MiB above 0, e.g. 256, not {max_line_mb!r}")
@@ -198,13 +198,13 @@ def read_pieces(
     """
     try:
         with told_as_oserror(path), _open(path) as opened:
-            told = 0
+            reached = 0
             cutter = _Cutter(opened, segment_name(path), piece_bytes, max_line_mb)
             for piece in cutter.pieces(deque() if spare is None else spare):
                 yield piece
                 if progress is not None:  # damaged files are read from their start once more
-                    progress(max(0, opened.file.tell() - told))
-                    told = max(told, opened.file.tell())
+                    progress(max(0, opened.file.tell() - reached))
+                    reached = max(reached, opened.file.tell())
     except OSError as error:
         raise SegmentError(f"cannot read {path}: {error.strerror or error}") from error
 

@@ -1,4 +1,4 @@
-"""What a line is that is no message of the feed: formats of other recorders, and how to convert them.
+"""Formats of lines that are not messages of the feed, as other recorders write, and how to convert them.
 
 A reason of the kind `KIND` names the format. It is a guess by the line's first bytes and, where it is JSON,
 by what it holds. A cut or glued line of a usual recording is none, nor is a run of NULs, as crashes leave.
@@ -85,7 +85,7 @@ _MAGIC: Final = {
 
 
 def not_json(raw: bytes, error: orjson.JSONDecodeError) -> NotUnderstood:
-    """Return why a line is not understood that is not JSON.
+    """Return why a line that is not JSON was rejected.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def not_json(raw: bytes, error: orjson.JSONDecodeError) -> NotUnderstood:
 
 
 def no_object(value: Any) -> NotUnderstood:
-    """Return why a line is not understood that is JSON, but no object."""
+    """Return why a line that is JSON, but not an object, was rejected."""
     if type(value) is list and len(value) == 2:
         for time, frame in ((0, 1), (1, 0)):
             if _is_time(value[time]) and _is_frame(value[frame]):
@@ -137,7 +137,7 @@ def no_object(value: Any) -> NotUnderstood:
 
 
 def no_frame(line: dict[str, Any], reason: str) -> NotUnderstood:
-    """Return why an object is not understood that is no frame: a frame may be in one of its members."""
+    """Return why an object that is not a frame was rejected: a frame may be in one of its members."""
     for key, value in line.items():
         if key == "metadata":  # of the envelope: it may name the channel
             continue
@@ -224,9 +224,9 @@ def _of_object(raw: bytes) -> str | None:
 def _of_bytes(raw: bytes) -> str | None:
     """Return what a line is that does not begin like an object."""
     head, ends = raw[:_HEAD], raw[:_HEAD] + raw[-_TAIL:]
-    for start, told in _MAGIC.items():
+    for start, what in _MAGIC.items():
         if head.startswith(start):
-            return told
+            return what
     if _TIME_FIRST.match(head):
         return _TIMED
     if head.startswith(_UTF_16_STARTS):

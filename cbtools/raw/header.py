@@ -35,7 +35,7 @@ class Header(NamedTuple):
 
 
 def read_header(line: dict[str, Any]) -> Header | None:
-    """Return the header of a line that was parsed, however it is written; None if there is no frame in it."""
+    """Return the header of a line that was parsed, however it is written; None if it holds no frame."""
     frame = line.get("data", line)
     if type(frame) is not dict:
         return None

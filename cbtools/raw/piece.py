@@ -35,7 +35,7 @@ I64 = npt.NDArray[np.int64]
 _HOT: Final = ("level2", "market_trades", "ticker", "ticker_batch")
 """The tables that the kernel decodes; its codes for channels are their places in CHANNELS."""
 DAMAGED: Final = "damaged file"
-"""The kind of reason of what is no line: the place where a compressed file is damaged."""
+"""The kind of reason for a damaged place in a compressed file, which is not a line."""
 _LONGEST_NUMBER: Final = 128
 CRLF: Final = 32
 FORMS: Final = {
@@ -126,7 +126,7 @@ class _Work:
         self, piece: Piece, wanted: Wanted, kernels: ModuleType, sheets: Sheets, outlined: Sheets
     ) -> None:
         self.piece, self.wanted, self.kernels, self.sheets = piece, wanted, kernels, sheets
-        self.outlined = outlined  # rejected lines have their own: to make it anew for each took 0.1 ms
+        self.outlined = outlined  # rejected lines have their own: a new one for each took 0.1 ms
         self.products = frozenset(wanted.products or ())
         self.usual: dict[str, list[pl.DataFrame]] = {}
         self.odd: dict[str, list[tuple[Any, ...]]] = {}

@@ -105,7 +105,8 @@ def scan_raw(
     Raises
     ------
     ConfigError
-        If there is no such channel, start is no state, chunk_bytes is below 1, or max_line_mb not above 0.
+        If the channel does not exist, start is not a state, chunk_bytes is below 1, or max_line_mb is not
+        above 0.
     SegmentError
         If the source names no file (at once), or a file cannot be read (when the query runs).
 
@@ -203,7 +204,7 @@ def read_raw(
     Raises
     ------
     ConfigError
-        If start is no state, chunk_bytes is below 1, or max_line_mb not above 0.
+        If start is not a state, chunk_bytes is below 1, or max_line_mb is not above 0.
     SegmentError
         If the source names no file, a file cannot be read, or (strict) a line is not understood.
 
